@@ -1,0 +1,212 @@
+package core
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+)
+
+// Hook is asked about one message, usually a proto.Message. It may change the
+// message in place, never keep or replace it. Requests meet the hooks in the order of the chain,
+// responses in reverse. The context is the one that its interceptor gave to next; on streams it ends
+// with the stream.
+//
+// Hooks for requests and hooks for responses may run at the same time as each other, never
+// as themselves. next returns only after running hooks have finished, and none starts later. The first
+// error or panic of a hook sticks: later sends and receives of the stream return it, and so does
+// next. EOF, header flushes and messages that could not be sent or received are not messages.
+type Hook func(ctx context.Context, msg any) error
+
+type hook struct {
+	run     Hook
+	request bool
+	ctx     context.Context //nolint:containedctx // bound when its interceptor calls next
+}
+
+// hooks are those of one call. A call without hooks has none.
+type hooks struct {
+	list   []hook
+	bound  int
+	cancel []context.CancelFunc
+
+	// gate is held for reading while hooks run, for writing to close it.
+	gate   sync.RWMutex
+	closed bool
+	stuck  atomic.Pointer[stuck]
+}
+
+// stuck is the first failure of a hook.
+type stuck struct {
+	err   error
+	panic *Panic
+}
+
+func (c *Call) addHook(run Hook, request bool) {
+	name := "OnResponse"
+	if request {
+		name = "OnRequest"
+	}
+	if run == nil {
+		panic("core: " + name + " of a nil hook")
+	}
+	if c.armed {
+		panic("core: " + name + " after next: call it before, or messages are missed")
+	}
+	if c.hooks == nil {
+		c.hooks = &hooks{}
+	}
+	c.hooks.list = append(c.hooks.list, hook{run: run, request: request})
+}
+
+// bind gives the hooks that were added since the context of the next that follows.
+func (h *hooks) bind(ctx context.Context) {
+	for ; h.bound < len(h.list); h.bound++ {
+		h.list[h.bound].ctx = ctx
+	}
+}
+
+// arm makes the hooks ready for messages. On streams hooks may run in any
+// goroutine, so their contexts are made to end with the stream: one that waits would hold up next.
+func (c *Call) arm() {
+	if c.armed {
+		return
+	}
+	c.armed = true
+	if c.hooks == nil || c.shape == ShapeUnary {
+		return
+	}
+	for i := range c.hooks.list {
+		ctx, cancel := context.WithCancel(c.hooks.list[i].ctx)
+		c.hooks.list[i].ctx = ctx
+		c.hooks.cancel = append(c.hooks.cancel, cancel)
+	}
+}
+
+var errOver = &fault{CodeCanceled, "the RPC is over"}
+
+// meet lets the hooks see a message. It is cheap without hooks.
+func (c *Call) meet(request bool, msg any) (err error) {
+	h := c.hooks
+	if h == nil {
+		return nil
+	}
+	if s := h.stuck.Load(); s != nil {
+		return s.err
+	}
+	h.gate.RLock()
+	defer h.gate.RUnlock()
+	if h.closed {
+		return errOver
+	}
+	returned := false
+	defer func() {
+		if returned {
+			return
+		}
+		if value := recover(); value != nil { // nil: runtime.Goexit, which goes on
+			err = h.stick(&fault{CodeInternal, PublicMessage(CodeInternal)}, asPanic(value))
+		}
+	}()
+	for i := range h.list {
+		one := &h.list[i]
+		if !request {
+			one = &h.list[len(h.list)-1-i]
+		}
+		if one.request != request {
+			continue
+		}
+		if err = one.run(one.ctx, msg); err != nil {
+			err = h.stick(c.Normalize(err), nil)
+			break
+		}
+	}
+	returned = true
+	return err
+}
+
+// stick keeps the first failure and returns it.
+func (h *hooks) stick(err error, p *Panic) error {
+	h.stuck.CompareAndSwap(nil, &stuck{err, p})
+	return h.stuck.Load().err
+}
+
+// close waits for running hooks and lets no other start.
+func (h *hooks) close() {
+	for _, cancel := range h.cancel {
+		cancel()
+	}
+	h.gate.Lock()
+	h.closed = true
+	h.gate.Unlock()
+}
+
+// finish closes the hooks and returns what next returns: what stuck, or else
+// err. A panic that stuck goes on here, in the chain.
+func (c *Call) finish(err error) error {
+	if c.hooks == nil {
+		return err
+	}
+	c.hooks.close()
+	s := c.hooks.stuck.Load()
+	if s == nil {
+		return err
+	}
+	if s.panic != nil {
+		s.panic.raise()
+	}
+	return s.err
+}
+
+// RequestMessage lets the hooks see a request message of a server stream, for
+// adapters: after it arrived, without error. The error is what the handler's receive returns.
+func (c *Call) RequestMessage(msg any) error { return c.meet(true, msg) }
+
+// ResponseMessage lets the hooks see a response message of a server stream, for
+// adapters: before it is sent. The error is what the handler's send returns.
+func (c *Call) ResponseMessage(msg any) error { return c.meet(false, msg) }
+
+// Stuck returns the error of a hook that failed, for adapters: sends and receives
+// of a server stream return it before they touch the stream.
+func (c *Call) Stuck() error {
+	if c.hooks != nil {
+		if s := c.hooks.stuck.Load(); s != nil {
+			return s.err
+		}
+	}
+	return nil
+}
+
+// Panic is a panic on its way from the goroutine where it happened to the one
+// where it belongs, with the stack that it had. Whoever recovers it finds the original in Value.
+type Panic struct {
+	Value any
+	Stack []byte
+}
+
+// Error shows value and stack: it is what a process that dies of it prints.
+func (p *Panic) Error() string { return fmt.Sprintf("%v\n\n%s", p.Value, p.Stack) }
+
+// Unwrap returns Value if it is an error.
+func (p *Panic) Unwrap() error {
+	err, _ := p.Value.(error)
+	return err
+}
+
+func asPanic(value any) *Panic {
+	if p, ok := value.(*Panic); ok {
+		return p
+	}
+	return &Panic{value, debug.Stack()}
+}
+
+// raise panics again. net/http knows its own value only by identity.
+func (p *Panic) raise() {
+	//nolint:errorlint // identity is the point
+	if p.Value == any(http.ErrAbortHandler) {
+		panic(p.Value)
+	}
+	panic(p)
+}
