@@ -167,9 +167,8 @@ func (c *Call) Schema() any { return c.transport.Describe().Schema }
 // is known once the request was sent, and empty before.
 func (c *Call) HTTPMethod() string { return c.outcome().transport.HTTPMethod() }
 
-// RequestHeader returns the metadata of the request. It can be written on a
-// client until it is sent (on streams: with the first message, header flush or half-close), and on a
-// server until the handler runs.
+// RequestHeader returns the metadata of the request. It can be written until
+// the innermost next: then a client sends it and a server's handler has it.
 func (c *Call) RequestHeader() *Metadata { return &c.header }
 
 // ResponseHeader returns the leading metadata of the response. It can be written
@@ -281,8 +280,8 @@ const onlyServers = "only servers write response metadata"
 // Received makes response metadata be read from the stack again, for client
 // adapters: it is called when there is more of it than before.
 func (c *Call) Received() {
-	c.respHeader.rebind()
-	c.respTrailer.rebind()
+	c.respHeader.Rebind()
+	c.respTrailer.Rebind()
 }
 
 // Transport returns what the adapter gave to [Call.Init].
@@ -342,6 +341,7 @@ func (c *Call) enter(ctx context.Context, level int32) error {
 // invoke is the innermost next: it returns when the RPC is over.
 func (c *Call) invoke(ctx context.Context) error {
 	c.arm()
+	c.header.Seal("it was handed on")
 	if c.stream != nil {
 		return c.stream.drive(ctx, c)
 	}

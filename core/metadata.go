@@ -278,8 +278,8 @@ func (m *Metadata) bind() {
 	}
 }
 
-// rebind forgets the map: the adapter has another one now.
-func (m *Metadata) rebind() {
+// Rebind forgets the map, for adapters that have another one now.
+func (m *Metadata) Rebind() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.bound = false

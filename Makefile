@@ -1,0 +1,37 @@
+# Needs Go 1.26 or newer and make; tools/setup.sh brings the rest. `go test ./...` alone needs nothing but Go.
+system_path := $(PATH)
+export PATH := $(CURDIR)/tools/bin:$(CURDIR)/tools/node_modules/.bin:$(PATH)
+
+.NOTPARALLEL:
+.PHONY: help test lint generate check-generated check-tidy race demo setup
+
+help: ## print the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+# The outside judges (programs that no one here wrote) come last, each a target of its own.
+test: lint check-generated check-tidy race ## run everything that CI runs
+
+lint: setup ## check formatting, vet and lint every module
+	golangci-lint fmt --diff
+	tools/each-module.sh go vet ./...
+	tools/each-module.sh golangci-lint run
+
+generate: setup ## remake the generated code
+	buf generate
+
+check-generated: setup ## fail if the generated code is not what `make generate` writes
+	tools/check-generated.sh
+
+check-tidy: setup ## fail if a go.mod or go.sum is not tidy
+	tools/each-module.sh go mod tidy -diff
+
+race: setup ## run the tests of every module under the race detector
+	tools/each-module.sh go test -race ./...
+
+demo: ## start the echo server and show what it does
+	go run ./cmd/echo-server -demo
+
+# With the system's PATH, for npm cannot replace the Node.js that runs it.
+setup: export PATH := $(system_path)
+setup: ## install what the other targets use
+	tools/setup.sh

@@ -1,0 +1,45 @@
+// Package message copies messages, which are protobuf messages unless a custom
+// codec makes them something else.
+package message
+
+import (
+	"fmt"
+	"reflect"
+
+	"google.golang.org/protobuf/proto"
+)
+
+// Clone returns a deep copy of a protobuf message and its size in bytes. What a
+// custom codec encodes is not ours to copy: it is returned itself, with size 0.
+func Clone(msg any) (any, int) {
+	m, ok := msg.(proto.Message)
+	if !ok {
+		return msg, 0
+	}
+	return proto.Clone(m), proto.Size(m)
+}
+
+// New returns an empty message of the type of msg, a pointer.
+func New(msg any) any {
+	if m, ok := msg.(proto.Message); ok {
+		return m.ProtoReflect().New().Interface()
+	}
+	return reflect.New(reflect.TypeOf(msg).Elem()).Interface()
+}
+
+// Copy makes dst equal to src; both are pointers of the same type.
+func Copy(dst, src any) error {
+	if reflect.TypeOf(dst) != reflect.TypeOf(src) {
+		return fmt.Errorf("weft: the response set by an interceptor is a %T, the method's is a %T", src, dst)
+	}
+	if dst == src {
+		return nil
+	}
+	if m, ok := dst.(proto.Message); ok {
+		proto.Reset(m)
+		proto.Merge(m, src.(proto.Message)) //nolint:forcetypeassert // same type
+		return nil
+	}
+	reflect.ValueOf(dst).Elem().Set(reflect.ValueOf(src).Elem())
+	return nil
+}
