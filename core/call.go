@@ -73,6 +73,12 @@ func ShapeOf(clientStreams, serverStreams bool) Shape {
 	return ShapeUnary
 }
 
+// ClientStreams reports whether the client sends a stream.
+func (s Shape) ClientStreams() bool { return s == ShapeClientStream || s == ShapeBidiStream }
+
+// ServerStreams reports whether the server sends a stream.
+func (s Shape) ServerStreams() bool { return s == ShapeServerStream || s == ShapeBidiStream }
+
 // String returns "unary", "client_stream", "server_stream" or "bidi_stream".
 func (s Shape) String() string {
 	switch s {

@@ -520,7 +520,10 @@ func (s *ClientStream) receiveOver(msg any) error {
 	}
 	// An interceptor has answered.
 	s.got++
-	return s.transport.Copy(msg, s.root.Response())
+	if err := s.transport.Copy(msg, s.root.Response()); err != nil {
+		return s.transport.Edge(err)
+	}
+	return nil
 }
 
 // Header waits for the response header, or for the end. Only a header that came

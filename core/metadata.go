@@ -326,11 +326,17 @@ func protocolOwned(key string) bool {
 	return strings.HasPrefix(key, ":") || strings.HasPrefix(key, "connect-") || strings.HasPrefix(key, "trailer-")
 }
 
+// IsReserved reports whether key belongs to the protocols, so that it is neither shown nor taken.
+func IsReserved(key string) bool {
+	key = lower(key)
+	return protocolOwned(key) || key == userAgent
+}
+
 func validateKey(key string) error {
 	if key == "" {
 		return faultf(CodeInvalidArgument, "metadata key is empty")
 	}
-	if protocolOwned(key) || key == userAgent {
+	if IsReserved(key) {
 		return faultf(CodeInvalidArgument, "metadata key %q belongs to the protocol", key)
 	}
 	for i := range len(key) {

@@ -3,10 +3,11 @@
 package message
 
 import (
-	"fmt"
 	"reflect"
 
 	"google.golang.org/protobuf/proto"
+
+	"github.com/rpcweft/weft/errors"
 )
 
 // Clone returns a deep copy of a protobuf message and its size in bytes. What a
@@ -27,10 +28,11 @@ func New(msg any) any {
 	return reflect.New(reflect.TypeOf(msg).Elem()).Interface()
 }
 
-// Copy makes dst equal to src; both are pointers of the same type.
+// Copy makes dst equal to src. They must be pointers of the same type, or it
+// returns an Internal error.
 func Copy(dst, src any) error {
 	if reflect.TypeOf(dst) != reflect.TypeOf(src) {
-		return fmt.Errorf("weft: the response set by an interceptor is a %T, the method's is a %T", src, dst)
+		return errors.Internal("the response set by an interceptor is a %T, the method's is a %T", src, dst)
 	}
 	if dst == src {
 		return nil

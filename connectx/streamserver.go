@@ -1,0 +1,106 @@
+package connectx
+
+import (
+	"context"
+	"net/http"
+	"sync/atomic"
+
+	"connectrpc.com/connect"
+
+	"github.com/rpcweft/weft/core"
+)
+
+// streamServer is one stream on a handler.
+type streamServer struct {
+	rpc
+	conn handlerConn
+	next connect.StreamingHandlerFunc
+}
+
+func newStreamServer(method core.Method, conn connect.StreamingHandlerConn, next connect.StreamingHandlerFunc) *streamServer {
+	s := &streamServer{next: next}
+	s.conn.StreamingHandlerConn, s.conn.call = conn, &s.Call
+	s.Init(s, method, core.SideServer, shapeOf(conn.Spec()), core.Protocol(conn.Peer().Protocol), nil)
+	return s
+}
+
+func (s *streamServer) run(ctx context.Context, chain core.Handler) error {
+	native := s.conn.StreamingHandlerConn
+	err := chain(ctx, &s.Call)
+	if err == nil && s.Shape() == core.ShapeClientStream && !s.conn.sent.Load() {
+		// An interceptor made a success of a failure, or answers by itself.
+		var msg any
+		if msg, err = s.Reply(); err == nil {
+			return native.Send(msg)
+		}
+	}
+	if err != nil {
+		return serverEdge(err, native.ResponseTrailer)
+	}
+	return nil
+}
+
+// Invoke implements [core.Transport]: it runs the handler.
+func (s *streamServer) Invoke(ctx context.Context, _ *core.Call) error {
+	s.conn.ctx = ctx
+	return s.next(ctx, &s.conn)
+}
+
+// Metadata implements [core.Transport].
+func (s *streamServer) Metadata(kind core.MetadataKind) core.RawMetadata {
+	native := s.conn.StreamingHandlerConn
+	switch kind {
+	case core.KindRequestHeader:
+		return core.RawMetadata{Map: native.RequestHeader(), HTTP: true, Agent: true}
+	case core.KindResponseHeader:
+		return raw(native.ResponseHeader())
+	case core.KindResponseTrailer:
+	}
+	return raw(native.ResponseTrailer())
+}
+
+// Peer implements [core.Transport].
+func (s *streamServer) Peer() core.Peer { return core.Peer{Addr: s.conn.Peer().Addr} }
+
+// Describe implements [core.Transport].
+func (s *streamServer) Describe() core.Description { return describe(s.conn.Spec()) }
+
+// HTTPMethod implements [core.Transport].
+func (s *streamServer) HTTPMethod() string { return http.MethodPost }
+
+// handlerConn is what the handler gets: connect's stream, watched by the hooks.
+type handlerConn struct {
+	connect.StreamingHandlerConn
+	call *core.Call
+	ctx  context.Context //nolint:containedctx // the handler's
+	sent atomic.Bool     // a message
+}
+
+// Receive implements [connect.StreamingHandlerConn].
+func (c *handlerConn) Receive(msg any) error {
+	if err := c.call.Stuck(); err != nil {
+		return err
+	}
+	if err := c.StreamingHandlerConn.Receive(msg); err != nil {
+		return err
+	}
+	return c.call.RequestMessage(msg)
+}
+
+// Send implements [connect.StreamingHandlerConn]. A nil message flushes the header.
+func (c *handlerConn) Send(msg any) error {
+	if err := c.call.Stuck(); err != nil {
+		return err
+	}
+	// What cannot be sent anymore is not a message.
+	if msg != nil && c.ctx.Err() == nil {
+		if err := c.call.ResponseMessage(msg); err != nil {
+			return err
+		}
+	}
+	c.call.ResponseHeader().Seal("it was sent")
+	if msg != nil {
+		c.sent.Store(true)
+	}
+	return c.StreamingHandlerConn.Send(msg)
+}

@@ -1,0 +1,183 @@
+package grpcx
+
+import (
+	"context"
+	"io"
+	"sync"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/peer"
+
+	"github.com/rpcweft/weft/core"
+	"github.com/rpcweft/weft/internal/message"
+)
+
+// appStream is the stream that the application gets.
+type appStream struct {
+	core.ClientStream
+	root streamClient
+	ctx  context.Context //nolint:containedctx // the application's
+	open func(ctx context.Context, more ...grpc.CallOption) (grpc.ClientStream, error)
+}
+
+var _ grpc.ClientStream = (*appStream)(nil)
+
+// streamClient is one client stream, or one attempt of it.
+type streamClient struct {
+	client
+	stream *appStream
+
+	mu     sync.Mutex
+	native grpc.ClientStream // once open
+	known  bool              // the response header can be asked for without waiting
+	ended  bool              // the trailer can be asked for
+	peer   peer.Peer
+	asked  peer.Peer // where grpc puts the peer when the RPC is over
+}
+
+// Open implements [core.StreamTransport].
+func (s *streamClient) Open(ctx context.Context, call *core.Call) (core.Stream, error) {
+	attempt := call.Transport().(*streamClient) //nolint:forcetypeassert // ours
+	return attempt.openStream(ctx)
+}
+
+func (s *streamClient) openStream(ctx context.Context) (core.Stream, error) {
+	native, err := s.stream.open(s.outgoing(ctx), grpc.Peer(&s.asked), grpc.OnFinish(s.finished))
+	if err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.native = native
+	return &nativeStream{s, native}, nil
+}
+
+// finished is how grpc tells that the RPC is over, also when nobody receives: that
+// is how a closed connection ends a stream.
+func (s *streamClient) finished(err error) {
+	s.mu.Lock()
+	s.peer = s.asked
+	s.mu.Unlock()
+	s.stream.Expire(&s.Call, err)
+}
+
+// NewAttempt implements [core.Transport].
+func (s *streamClient) NewAttempt(call *core.Call) *core.Call {
+	attempt := &streamClient{stream: s.stream}
+	attempt.init(attempt, s.ctx, call.Method(), call.Shape(), nil)
+	attempt.attemptOf(call, &s.client)
+	return &attempt.Call
+}
+
+// Edge implements [core.StreamTransport].
+func (s *streamClient) Edge(err error) error { return clientEdge(err, &s.Call) }
+
+// Copy implements [core.StreamTransport].
+func (s *streamClient) Copy(dst, src any) error { return message.Copy(dst, src) }
+
+// SingleResponse implements [core.StreamTransport]: grpc looks at the end of the RPC by itself.
+func (s *streamClient) SingleResponse() bool { return true }
+
+// Invoke implements [core.Transport]. It is not called on client streams.
+func (s *streamClient) Invoke(context.Context, *core.Call) error { return nil }
+
+// Metadata implements [core.Transport].
+func (s *streamClient) Metadata(kind core.MetadataKind) core.RawMetadata {
+	s.mu.Lock()
+	native, known, ended := s.native, s.known, s.ended
+	s.mu.Unlock()
+	switch {
+	case kind == core.KindRequestHeader:
+		return s.requestHeader()
+	case kind == core.KindResponseHeader && known:
+		// Before it is known, asking would wait, and end grpc's own retries.
+		md, _ := native.Header()
+		return raw(md)
+	case kind == core.KindResponseTrailer && ended:
+		return raw(native.Trailer())
+	}
+	return core.RawMetadata{}
+}
+
+// Peer implements [core.Transport].
+func (s *streamClient) Peer() core.Peer {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return peerOf(&s.peer)
+}
+
+// nativeStream is grpc's stream of an attempt as core drives it.
+type nativeStream struct {
+	*streamClient
+	grpc.ClientStream
+}
+
+// Send implements [core.Stream].
+func (n *nativeStream) Send(msg any) error { return n.SendMsg(msg) }
+
+// Receive implements [core.Stream].
+func (n *nativeStream) Receive(msg any) error {
+	err := n.RecvMsg(msg)
+	n.seen(err != nil || !n.Shape().ServerStreams())
+	return err
+}
+
+// seen notes that the response has begun, or is over.
+func (n *nativeStream) seen(ended bool) {
+	n.mu.Lock()
+	fresh := !n.known || ended
+	n.known, n.ended = true, n.ended || ended
+	n.mu.Unlock()
+	if fresh {
+		n.Received()
+	}
+}
+
+// Header implements [core.Stream].
+func (n *nativeStream) Header() bool {
+	md, err := n.ClientStream.Header()
+	if md == nil || err != nil {
+		return false
+	}
+	n.seen(false)
+	return true
+}
+
+// Close implements [core.Stream]: grpc's stream ends with its context.
+func (n *nativeStream) Close() {}
+
+// SendMsg implements [grpc.ClientStream].
+func (a *appStream) SendMsg(msg any) error { return a.Send(msg) }
+
+// RecvMsg implements [grpc.ClientStream].
+func (a *appStream) RecvMsg(msg any) error { return a.Receive(msg) }
+
+// Header implements [grpc.ClientStream].
+func (a *appStream) Header() (metadata.MD, error) {
+	if err := a.ClientStream.Header(); err != nil && err != io.EOF { //nolint:errorlint // core's own
+		return nil, nil //nolint:nilnil // as grpc does: the error comes with RecvMsg
+	}
+	return a.outcome().Metadata(core.KindResponseHeader).Map, nil
+}
+
+// Trailer implements [grpc.ClientStream].
+func (a *appStream) Trailer() metadata.MD {
+	return a.outcome().Metadata(core.KindResponseTrailer).Map
+}
+
+// Context implements [grpc.ClientStream]. As grpc says, it ends grpc's own retries.
+func (a *appStream) Context() context.Context {
+	out := a.outcome()
+	out.mu.Lock()
+	native := out.native
+	out.mu.Unlock()
+	if native == nil {
+		return a.ctx
+	}
+	return native.Context()
+}
+
+func (a *appStream) outcome() *streamClient {
+	return a.root.Outcome().Transport().(*streamClient) //nolint:forcetypeassert // ours
+}

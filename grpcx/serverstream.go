@@ -1,0 +1,65 @@
+package grpcx
+
+import (
+	"context"
+	"sync/atomic"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
+)
+
+// serverStream is what the handler gets: grpc's stream, watched by the hooks.
+//
+// grpc writes errors of decoding and of size to the wire by itself: those an
+// interceptor sees, but cannot rewrite.
+type serverStream struct {
+	grpc.ServerStream
+	rpc  *streamServer
+	sent atomic.Bool // a message
+}
+
+// Context implements [grpc.ServerStream].
+func (s *serverStream) Context() context.Context { return &s.rpc.handed }
+
+// SetHeader implements [grpc.ServerStream].
+func (s *serverStream) SetHeader(md metadata.MD) error { return add(s.rpc.ResponseHeader(), md) }
+
+// SendHeader implements [grpc.ServerStream].
+func (s *serverStream) SendHeader(md metadata.MD) error {
+	if err := add(s.rpc.ResponseHeader(), md); err != nil {
+		return err
+	}
+	return s.rpc.sendHeader(s.ServerStream.SendHeader)
+}
+
+// SetTrailer implements [grpc.ServerStream].
+func (s *serverStream) SetTrailer(md metadata.MD) { _ = add(s.rpc.ResponseTrailer(), md) }
+
+// RecvMsg implements [grpc.ServerStream].
+func (s *serverStream) RecvMsg(msg any) error {
+	if err := s.rpc.Stuck(); err != nil {
+		return err
+	}
+	if err := s.ServerStream.RecvMsg(msg); err != nil {
+		return err
+	}
+	return s.rpc.RequestMessage(msg)
+}
+
+// SendMsg implements [grpc.ServerStream].
+func (s *serverStream) SendMsg(msg any) error {
+	if err := s.rpc.Stuck(); err != nil {
+		return err
+	}
+	// What cannot be sent anymore is not a message.
+	if s.rpc.handed.Err() == nil {
+		if err := s.rpc.ResponseMessage(msg); err != nil {
+			return err
+		}
+	}
+	if err := s.rpc.flushHeader(s.ServerStream.SetHeader); err != nil {
+		return err
+	}
+	s.sent.Store(true)
+	return s.ServerStream.SendMsg(msg)
+}
