@@ -1,0 +1,41 @@
+package errors
+
+import (
+	"google.golang.org/protobuf/types/known/anypb"
+
+	"github.com/rpcweft/weft/core"
+)
+
+// Native is what an adapter knows about an error of its stack's own type, for [FromNative].
+type Native struct {
+	// Original is the stack's own error.
+	Original error
+	// Whole is the error in whose tree Original was found. Nil means Original.
+	Whole error
+	// Code may be OK or out of range: the wire says Internal then.
+	Code core.Code
+	// Message is what the peer may read, or what the peer has sent.
+	Message string
+	// Details makes the details. It is called each time that somebody asks for them, perhaps by
+	// several goroutines at once, and may be nil.
+	Details func() []*anypb.Any
+	// Metadata is the error's own, or on clients that of the response. It may be nil.
+	Metadata *core.Metadata
+	// Upstream says that the error was received from a further server.
+	Upstream bool
+}
+
+// FromNative returns the error of this package for one of a stack, for adapters.
+// Its text is that of Whole, and so is what it unwraps to. It panics if Original is nil.
+func FromNative(n Native) *Error {
+	if n.Original == nil {
+		panic("errors: FromNative of a nil Original")
+	}
+	if n.Whole == nil {
+		n.Whole = n.Original
+	}
+	return &Error{
+		code: n.Code, message: n.Message, metadata: n.Metadata, upstream: n.Upstream,
+		whole: n.Whole, original: n.Original, native: n.Details,
+	}
+}
