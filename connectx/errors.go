@@ -124,7 +124,7 @@ func clientEdge(err error, call *core.Call) error {
 		}
 	}
 	inner := &appError{message: status.Message, weft: errors.FromNative(errors.Native{
-		Original: err, Code: status.Code, Message: status.Message,
+		Whole: err, Code: status.Code, Message: status.Message,
 		Details:  func() []*anypb.Any { return status.Details },
 		Metadata: core.WrapMetadata(raw(meta)), Upstream: true,
 	})}

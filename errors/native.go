@@ -8,9 +8,9 @@ import (
 
 // Native is what an adapter knows about an error of its stack's own type, for [FromNative].
 type Native struct {
-	// Original is the stack's own error.
+	// Original is the stack's own error, nil if there is none.
 	Original error
-	// Whole is the error in whose tree Original was found. Nil means Original.
+	// Whole is the error in whose tree Original was found, or of which this one is made. Nil means Original.
 	Whole error
 	// Code may be OK or out of range: the wire says Internal then.
 	Code core.Code
@@ -26,13 +26,13 @@ type Native struct {
 }
 
 // FromNative returns the error of this package for one of a stack, for adapters.
-// Its text is that of Whole, and so is what it unwraps to. It panics if Original is nil.
+// Its text is that of Whole, and so is what it unwraps to. It panics if both are nil.
 func FromNative(n Native) *Error {
-	if n.Original == nil {
-		panic("errors: FromNative of a nil Original")
-	}
 	if n.Whole == nil {
 		n.Whole = n.Original
+	}
+	if n.Whole == nil {
+		panic("errors: FromNative of no error")
 	}
 	return &Error{
 		code: n.Code, message: n.Message, metadata: n.Metadata, upstream: n.Upstream,

@@ -109,5 +109,5 @@ func TestFromNative(t *testing.T) {
 
 	equal(t, "whole by default", errors.FromNative(errors.Native{Original: native}).Unwrap(), error(native))
 	equal(t, "code OK", errors.CodeOf(errors.FromNative(errors.Native{Original: native})), errors.CodeInternal)
-	mustPanic(t, "nil Original", func() { _ = errors.FromNative(errors.Native{Code: errors.CodeAborted}) })
+	mustPanic(t, "no error", func() { _ = errors.FromNative(errors.Native{Code: errors.CodeAborted}) })
 }

@@ -2,7 +2,6 @@ package grpcx
 
 import (
 	"context"
-	"io"
 	"sync"
 
 	"google.golang.org/grpc"
@@ -155,9 +154,7 @@ func (a *appStream) RecvMsg(msg any) error { return a.Receive(msg) }
 
 // Header implements [grpc.ClientStream].
 func (a *appStream) Header() (metadata.MD, error) {
-	if err := a.ClientStream.Header(); err != nil && err != io.EOF { //nolint:errorlint // core's own
-		return nil, nil //nolint:nilnil // as grpc does: the error comes with RecvMsg
-	}
+	_ = a.ClientStream.Header() // as with grpc's own, the error comes with RecvMsg
 	return a.outcome().Metadata(core.KindResponseHeader).Map, nil
 }
 

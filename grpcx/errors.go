@@ -116,7 +116,7 @@ func clientEdge(err error, call *core.Call) error {
 		st.Message = err.Error() // it stays in this process
 	}
 	return &appError{statusOf(st), errors.FromNative(errors.Native{
-		Original: err, Code: st.Code, Message: st.Message,
+		Whole: err, Code: st.Code, Message: st.Message,
 		Details:  func() []*anypb.Any { return st.Details },
 		Metadata: call.ResponseMetadata(), Upstream: true,
 	})}

@@ -2,11 +2,14 @@ package grpcx
 
 import (
 	"context"
+	"net/http"
 	"sync"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/status"
 
 	"github.com/rpcweft/weft/core"
 )
@@ -167,15 +170,27 @@ func (t *transportStream) SetTrailer(md metadata.MD) error {
 	return add((*server)(t).ResponseTrailer(), md)
 }
 
+// aborted ends a call that panics with http.ErrAbortHandler, which everybody else lets pass, since
+// net/http ends such a call quietly. grpc would end the process.
+func aborted(err *error) {
+	switch value := recover(); value {
+	case nil: // also runtime.Goexit
+	case http.ErrAbortHandler:
+		*err = status.Error(codes.Internal, core.PublicMessage(core.CodeInternal))
+	default:
+		panic(value)
+	}
+}
+
 // unaryServer is one unary call on a server.
 type unaryServer struct {
 	server
 	handler grpc.UnaryHandler
 }
 
-func (s *unaryServer) run(ctx context.Context, chain core.Handler) (any, error) {
-	var msg any
-	err := chain(ctx, &s.Call)
+func (s *unaryServer) run(ctx context.Context, chain core.Handler) (msg any, err error) {
+	defer aborted(&err)
+	err = chain(ctx, &s.Call)
 	if err == nil {
 		msg, err = s.Reply()
 	}
@@ -209,9 +224,10 @@ type streamServer struct {
 	handler grpc.StreamHandler
 }
 
-func (s *streamServer) run(chain core.Handler) error {
+func (s *streamServer) run(chain core.Handler) (err error) {
+	defer aborted(&err)
 	native := s.stream.ServerStream
-	err := chain(s.ctx, &s.Call)
+	err = chain(s.ctx, &s.Call)
 	if err == nil && s.Shape() == core.ShapeClientStream && !s.stream.sent.Load() {
 		// An interceptor made a success of a failure, or answers by itself.
 		var msg any

@@ -1,0 +1,90 @@
+// Command echo-server is Weft's running showcase: the Dummy service on connect-go
+// (the Connect, gRPC and gRPC-Web protocols) and on grpc-go, with one chain of
+// interceptors on both. It prints lines to paste for curl, grpcurl and buf curl,
+// and logs each request to stderr.
+//
+//	go run ./cmd/echo-server
+//	go run ./cmd/echo-server -demo
+//
+// With -demo it calls every outcome of the service through every stack that can
+// carry it, prints what the application saw as one table, and exits 1 if anything differs.
+//
+// SIGINT and SIGTERM let running calls finish, for a while; a second one does not.
+// The exit code is 2 if the flags are wrong, a port in use included.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+)
+
+// drain is how long running calls may take once the servers stop.
+const drain = 10 * time.Second
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // the second signal kills
+	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
+}
+
+// run is the program. It returns the exit code.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	logger := slog.New(slog.NewTextHandler(stderr, nil))
+	c := config{log: logger, connectChain: chain(logger), grpcChain: chain(logger)}
+	flags := flag.NewFlagSet("echo-server", flag.ContinueOnError)
+	flags.SetOutput(io.Discard)
+	flags.StringVar(&c.addr, "addr", "localhost:8080", "address of the connect-go server; port 0 chooses one")
+	flags.StringVar(&c.grpcAddr, "grpc-addr", "localhost:9090", "address of the grpc-go server; port 0 chooses one")
+	flags.StringVar(&c.certFile, "tls-cert", "", "certificate file (PEM), for TLS on both")
+	flags.StringVar(&c.keyFile, "tls-key", "", "key file (PEM) of the certificate")
+	showcase := flags.Bool("demo", false, "start both, call every outcome through every stack, print the table and exit")
+
+	err := flags.Parse(args)
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		fmt.Fprintln(stdout, "usage: echo-server [flags]")
+		flags.SetOutput(stdout)
+		flags.PrintDefaults()
+		return 0
+	case err != nil:
+	case flags.NArg() > 0:
+		err = fmt.Errorf("unexpected argument %q", flags.Arg(0))
+	case (c.certFile == "") != (c.keyFile == ""):
+		err = errors.New("-tls-cert and -tls-key go together")
+	case *showcase && flags.NFlag() > 1:
+		err = errors.New("-demo chooses its addresses itself and takes no other flag")
+	}
+	var s *servers
+	if err == nil && !*showcase {
+		s, err = start(ctx, c)
+	}
+	if err != nil {
+		fmt.Fprintln(stderr, "echo-server:", err)
+		return 2
+	}
+	if *showcase {
+		return demo(ctx, demoConfig(), stdout, stderr)
+	}
+
+	fmt.Fprint(stdout, s)
+	select {
+	case <-ctx.Done():
+		logger.Info("stopping", "grace", drain)
+		if !s.stop(drain) {
+			logger.Warn("calls that took too long were cut off")
+		}
+		return 0
+	case err := <-s.failed:
+		fmt.Fprintln(stderr, "echo-server:", err)
+		s.stop(0)
+		return 1
+	}
+}
