@@ -14,10 +14,10 @@ import (
 )
 
 // Errors returns an interceptor that understands [*connect.Error] on other
-// stacks: put it first in the chain of a grpc-go server whose handlers, migrated from
+// stacks: put it last in the chain of a grpc-go server whose handlers, migrated from
 // connect-go, still return such errors, and they keep code, message and details.
 //
-//	grpcx.ServerOptions(connectx.Errors(), ...)
+//	grpcx.ServerOptions(logging, auth, connectx.Errors())
 //
 // Behind connectx itself it is not needed.
 func Errors() core.Interceptor {

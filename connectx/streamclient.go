@@ -170,18 +170,27 @@ func (s *clientStream) Receive(msg any) error {
 // is still alive after Receive, prove that nothing is in flight.
 func (s *clientStream) capture(err error) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if err != nil && s.response == nil && s.ctx.Err() != nil && !connect.IsWireError(err) {
+	known := s.response != nil
+	s.mu.Unlock()
+	if known && err == nil || !known && err != nil && s.ctx.Err() != nil && !connect.IsWireError(err) {
 		return
 	}
-	if s.response == nil {
-		s.response = s.conn.ResponseHeader()
-		s.ResponseHeader().Rebind()
-	}
+	header, trailer := s.conn.ResponseHeader(), http.Header(nil)
 	if err != nil {
-		s.trailer = s.conn.ResponseTrailer()
-		s.ResponseTrailer().Rebind()
+		trailer = s.conn.ResponseTrailer()
 	}
+	s.seen(header, trailer)
+}
+
+// seen keeps response metadata for whoever asks for it from now on.
+func (s *clientStream) seen(header, trailer http.Header) {
+	s.mu.Lock()
+	if header.Get("Grpc-Status") != "" {
+		header = http.Header{} // trailers only: it is all in the trailer
+	}
+	s.response, s.trailer = header, trailer
+	s.mu.Unlock()
+	s.Received()
 }
 
 // Header implements [core.Stream].
@@ -190,12 +199,11 @@ func (s *clientStream) Header() bool {
 	if s.ctx.Err() != nil {
 		return false
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.response = header
-	s.ResponseHeader().Rebind()
-	// A failed open has no header; trailers only is a failure, not a header.
-	return strings.HasPrefix(header.Get("Content-Type"), "application/") && header.Get("Grpc-Status") == ""
+	if header.Get("Grpc-Status") != "" || !strings.HasPrefix(header.Get("Content-Type"), "application/") {
+		return false // it is a failure, without a header of its own
+	}
+	s.seen(header, nil)
+	return true
 }
 
 // Close implements [core.Stream].

@@ -3,7 +3,6 @@ package connectx
 import (
 	"context"
 	"net/http"
-	"sync/atomic"
 
 	"connectrpc.com/connect"
 
@@ -27,8 +26,7 @@ func newStreamServer(method core.Method, conn connect.StreamingHandlerConn, next
 func (s *streamServer) run(ctx context.Context, chain core.Handler) error {
 	native := s.conn.StreamingHandlerConn
 	err := chain(ctx, &s.Call)
-	if err == nil && s.Shape() == core.ShapeClientStream && !s.conn.sent.Load() {
-		// An interceptor made a success of a failure, or answers by itself.
+	if err == nil && s.Shape() == core.ShapeClientStream {
 		var msg any
 		if msg, err = s.Reply(); err == nil {
 			return native.Send(msg)
@@ -73,7 +71,6 @@ type handlerConn struct {
 	connect.StreamingHandlerConn
 	call *core.Call
 	ctx  context.Context //nolint:containedctx // the handler's
-	sent atomic.Bool     // a message
 }
 
 // Receive implements [connect.StreamingHandlerConn].
@@ -98,9 +95,9 @@ func (c *handlerConn) Send(msg any) error {
 			return err
 		}
 	}
-	c.call.ResponseHeader().Seal("it was sent")
-	if msg != nil {
-		c.sent.Store(true)
+	if msg != nil && c.call.Shape() == core.ShapeClientStream {
+		return c.call.SetResponse(msg) // the one response is sent when the chain agrees
 	}
+	c.call.ResponseHeader().Seal("it was sent")
 	return c.StreamingHandlerConn.Send(msg)
 }

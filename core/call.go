@@ -19,6 +19,7 @@ type Call struct {
 	level       atomic.Int32 // the links of the chain that were entered with this call
 	request     any
 	response    any
+	failed      atomic.Bool // the last one to return was an error: there is no response
 	header      Metadata
 	respHeader  Metadata
 	respTrailer Metadata
@@ -225,7 +226,18 @@ func (c *Call) Outgoing() any {
 // handler's or the server's after next, or that of [Call.SetResponse]. It is nil before that, after a failure, and
 // on streams.
 func (c *Call) Response() any {
-	if c.response != nil {
+	if c.shape != ShapeUnary {
+		return nil
+	}
+	return c.reply()
+}
+
+// reply is the one response of a call that has one, or nil.
+func (c *Call) reply() any {
+	switch {
+	case c.failed.Load():
+		return nil
+	case c.response != nil:
 		return c.response
 	}
 	return c.outcome().response
@@ -246,6 +258,7 @@ func (c *Call) SetResponse(msg any) error {
 		return faultf(CodeInvalidArgument, "the response to set is nil")
 	}
 	c.response = msg
+	c.failed.Store(false)
 	return nil
 }
 
@@ -307,10 +320,11 @@ func (c *Call) outcome() *Call {
 	return c
 }
 
-// Reply returns the response of a unary call whose chain returned nil, or an
-// Internal error that names the remedy if there is none. For adapters.
+// Reply returns the response of a call that has one and whose chain returned nil, or
+// an Internal error that names the remedy. For adapters: servers keep the response of a client stream
+// by SetResponse until then, so that what follows can still make an error of it, as with unary calls.
 func (c *Call) Reply() (any, error) {
-	if msg := c.Response(); msg != nil {
+	if msg := c.reply(); msg != nil {
 		return msg, nil
 	}
 	return nil, c.missingResponse()
@@ -372,17 +386,19 @@ func (c *Call) invoke(ctx context.Context) error {
 	return c.finish(err)
 }
 
-// leave is called after each interceptor; the one that made attempts is where the response meets the hooks outside of it.
+// leave is called after each interceptor and after the RPC itself. After the one that made attempts the
+// response meets the hooks outside of it.
 func (c *Call) leave(err error) error {
-	made := c.attempts
-	if made == nil || made.left {
-		return err
+	c.failed.Store(err != nil)
+	if made := c.attempts; made != nil && !made.left {
+		made.left = true
+		if err == nil && c.shape == ShapeUnary && c.Response() != nil {
+			err = c.meet(false, c.Response())
+		}
+		err = c.finish(err)
+		c.failed.Store(err != nil)
 	}
-	made.left = true
-	if err == nil && c.shape == ShapeUnary && c.Response() != nil {
-		err = c.meet(false, c.Response())
-	}
-	return c.finish(err)
+	return err
 }
 
 // attempts is what a call knows about the attempts made of it.
@@ -420,6 +436,7 @@ func (c *Call) NewAttempt() *Call {
 	case c.stream != nil && c.attempt != nil:
 		a.refused = faultf(CodeFailedPrecondition, "an attempt of a stream cannot have attempts: use one interceptor that retries")
 	default:
+		c.Request() // an attempt's own, once: its attempts may run at once
 		next = c.transport.NewAttempt(c)
 	}
 	if next == nil {
@@ -483,7 +500,9 @@ func (a *attempt) enter(ctx context.Context, c *Call) error {
 	made.asked = true
 	if parent.hooks != nil {
 		parent.hooks.bind(ctx)
-		parent.arm()
+	}
+	parent.arm()
+	if parent.hooks != nil {
 		if c.shape == ShapeUnary {
 			made.err = parent.meet(true, parent.Request())
 		}

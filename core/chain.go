@@ -53,7 +53,7 @@ func NewChain(interceptors ...Interceptor) *Chain {
 		if err := call.enter(ctx, terminal); err != nil {
 			return err
 		}
-		return call.invoke(ctx)
+		return call.leave(call.invoke(ctx))
 	})
 	return c
 }

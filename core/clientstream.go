@@ -30,12 +30,13 @@ type ClientStream struct {
 	cancel    context.CancelFunc
 
 	mu      sync.Mutex
-	changed sync.Cond // current or over changed, or the replay is done
-	current *streamAttempt
-	opened  bool  // an attempt was parked, once
-	native  bool  // the last attempt ended in a success of the native stream
-	over    bool  // the chain has returned
-	err     error // with over: the application's result, nil for success
+	changed sync.Cond      // current or over changed, or the replay is done
+	current *streamAttempt // parked
+	driven  *streamAttempt // by the innermost next, from before it is opened
+	opened  bool           // an attempt was parked, once
+	native  bool           // the last attempt ended in a success of the native stream
+	over    bool           // the chain has returned
+	err     error          // with over: the application's result, nil for success
 	raise   *Panic
 	goexit  bool
 	closed  bool // the application has closed the stream
@@ -69,6 +70,7 @@ func (op sendOp) do(s Stream) error {
 // streamAttempt is one opening of the stream: the only one, unless an interceptor retries.
 type streamAttempt struct {
 	call      *Call
+	cancel    context.CancelFunc
 	stream    Stream
 	done      chan struct{} // closed when the outcome is settled
 	outcome   error
@@ -100,24 +102,30 @@ func (s *ClientStream) run(handler Handler) {
 			if value := recover(); value != nil {
 				raise = asPanic(value)
 			}
-			err = &fault{CodeInternal, PublicMessage(CodeInternal)}
+			err = s.transport.Edge(&fault{CodeInternal, PublicMessage(CodeInternal)})
 		}
 		s.finish(err, raise, !returned && raise == nil)
 	}()
-	err = handler(s.ctx, s.root)
-	returned = true
-}
-
-// finish is the end of the stream.
-func (s *ClientStream) finish(err error, raise *Panic, goexit bool) {
-	s.mu.Lock()
-	if err == nil && s.root.shape == ShapeClientStream && s.got == 0 && !s.native && s.root.Response() == nil {
+	if err = handler(s.ctx, s.root); err == nil && s.lacksResponse() {
 		err = s.root.missingResponse()
 	}
 	if err != nil {
 		err = s.transport.Edge(err)
 	}
-	if a := s.current; a != nil {
+	returned = true
+}
+
+// lacksResponse reports whether the chain has made a success of a call that has no response for the application.
+func (s *ClientStream) lacksResponse() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.root.shape == ShapeClientStream && s.got == 0 && !s.native && s.root.reply() == nil
+}
+
+// finish is the end of the stream.
+func (s *ClientStream) finish(err error, raise *Panic, goexit bool) {
+	s.mu.Lock()
+	if a := s.driven; a != nil {
 		// An interceptor has given up on a next in a goroutine of its own.
 		s.settle(a, &fault{CodeCanceled, "the interceptor that called next has returned"})
 	}
@@ -133,21 +141,17 @@ func (s *ClientStream) finish(err error, raise *Panic, goexit bool) {
 
 // drive is the innermost next of a client stream.
 func (s *ClientStream) drive(ctx context.Context, call *Call) (err error) {
-	defer func() {
-		if call.hooks != nil {
-			call.hooks.close()
-		}
-	}()
-	if err := s.admit(call); err != nil {
-		return err
-	}
 	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	stream, err := s.transport.Open(ctx, call)
+	a := &streamAttempt{call: call, cancel: cancel, done: make(chan struct{})}
+	if err := s.admit(a); err != nil {
+		cancel()
+		return call.finish(err)
+	}
+	defer s.release(a) // also when something panics or exits
+	a.stream, err = s.transport.Open(ctx, call)
 	if err != nil {
 		return call.finish(call.Normalize(err))
 	}
-	a := &streamAttempt{call: call, stream: stream, done: make(chan struct{})}
 	s.park(a)
 	select {
 	case <-a.done:
@@ -155,13 +159,12 @@ func (s *ClientStream) drive(ctx context.Context, call *Call) (err error) {
 		s.expire(a, ctx.Err())
 		<-a.done
 	}
-	cancel()
-	stream.Close()
+	a.stream.Close()
 	return call.finish(call.Normalize(a.outcome))
 }
 
-// admit says whether an attempt may be opened now.
-func (s *ClientStream) admit(call *Call) error {
+// admit makes a the attempt at hand, if there may be one.
+func (s *ClientStream) admit(a *streamAttempt) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
@@ -169,20 +172,41 @@ func (s *ClientStream) admit(call *Call) error {
 		return &fault{CodeCanceled, "the stream is closed"}
 	case s.committed != nil:
 		return faultf(CodeFailedPrecondition, "attempt %d of the stream is committed: another one is not possible", s.committed.Attempt())
-	case call.attempt != nil:
+	case a.call.attempt != nil:
 		if err := s.root.Stuck(); err != nil {
 			return err
 		}
 		s.recording = true
 	}
+	if s.driven != nil {
+		// An interceptor has given up on a next in a goroutine of its own.
+		s.settle(s.driven, &fault{CodeCanceled, "another attempt has begun"})
+	}
+	s.driven = a
 	return nil
+}
+
+// release is the end of drive.
+func (s *ClientStream) release(a *streamAttempt) {
+	s.mu.Lock()
+	s.settle(a, errOver)
+	if s.driven == a {
+		s.driven = nil
+	}
+	s.mu.Unlock()
+	if a.call.hooks != nil {
+		a.call.hooks.close()
+	}
 }
 
 // park hands the attempt to the application, and what the application has sent to the attempt.
 func (s *ClientStream) park(a *streamAttempt) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.over || s.closed {
+	switch {
+	case a.ended:
+		return
+	case s.over || s.closed:
 		s.settle(a, &fault{CodeCanceled, "the stream is closed"})
 		return
 	}
@@ -192,15 +216,21 @@ func (s *ClientStream) park(a *streamAttempt) {
 	for a.replayed < len(s.record) && !a.ended {
 		op := s.record[a.replayed]
 		a.replayed++
-		s.mu.Unlock()
-		err := s.transmit(a, op)
-		s.mu.Lock()
+		var err error
+		func() {
+			s.mu.Unlock()
+			defer s.mu.Lock()
+			err = s.transmit(a, op)
+		}()
 		if err != nil && !errors.Is(err, io.EOF) {
 			s.settle(a, err)
 		}
 	}
 	a.replaying = false
 	s.forget()
+	if a.late != nil && a.receiving == 0 {
+		s.settle(a, a.late)
+	}
 	s.changed.Broadcast()
 }
 
@@ -211,7 +241,7 @@ func (s *ClientStream) forget() {
 	}
 }
 
-// settle fixes the outcome of an attempt, once.
+// settle fixes the outcome of an attempt, once, and then lets go of what waits for it.
 func (s *ClientStream) settle(a *streamAttempt, outcome error) {
 	if a.ended {
 		return
@@ -220,28 +250,49 @@ func (s *ClientStream) settle(a *streamAttempt, outcome error) {
 	if s.current == a {
 		s.current = nil
 	}
-	s.native = outcome == nil
+	if s.driven == a {
+		s.native = outcome == nil
+	}
 	close(a.done)
+	a.cancel()
+	if a.call.hooks != nil {
+		a.call.hooks.interrupt()
+	}
 }
 
 // expire ends an attempt for a reason that a Receive in flight will hear too.
 func (s *ClientStream) expire(a *streamAttempt, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if a.receiving > 0 {
-		a.late = err
+	if a.receiving == 0 && a.stream != nil {
+		s.settle(a, err)
 		return
 	}
-	s.settle(a, err)
+	a.late = err
+	// It may be in a hook, whose context may be an outer one.
+	if a.call.hooks != nil {
+		a.call.hooks.interrupt()
+	}
+	if s.committed == a.call && s.root.hooks != nil {
+		s.root.hooks.interrupt()
+	}
 }
 
 // Expire tells that the native stream ended with err by itself, for adapters whose stack knows
-// before anyone receives. The open attempt of call ends with it.
+// before anyone receives. The attempt that was opened for call ends with it.
 func (s *ClientStream) Expire(call *Call, err error) {
 	s.mu.Lock()
-	a := s.current
+	a := s.driven
+	if a == nil || a.call != call || err == nil {
+		s.mu.Unlock()
+		return
+	}
+	parked := s.current == a
+	if !parked {
+		a.late = err // park will see it
+	}
 	s.mu.Unlock()
-	if a != nil && a.call == call && err != nil {
+	if parked {
 		s.expire(a, err)
 	}
 }
@@ -293,7 +344,7 @@ func (s *ClientStream) Send(msg any) error { return s.send(sendOp{msg: msg}) }
 // CloseSend ends the requests. It is nil on a stream that has ended.
 func (s *ClientStream) CloseSend() error {
 	err := s.send(sendOp{closeSend: true})
-	if s.wasOpened() {
+	if err == io.EOF || s.wasOpened() { //nolint:errorlint // our own
 		return nil
 	}
 	return err
@@ -318,11 +369,11 @@ func (s *ClientStream) send(op sendOp) error {
 	s.mu.Unlock()
 	if recording && op.isMessage() { // the hooks outside of the attempts
 		if err := s.root.meet(true, op.msg); err != nil {
-			return s.failSend(a, err)
+			return s.failSend(err)
 		}
 	}
+	kept := false
 	if keeps {
-		var kept bool
 		if a, kept = s.keep(op); a == nil {
 			if kept {
 				return nil
@@ -332,30 +383,34 @@ func (s *ClientStream) send(op sendOp) error {
 		}
 	}
 	err := s.transmit(a, op)
-	switch {
-	case err == nil:
+	if err == nil {
 		return nil
-	case keeps && s.canRetry():
+	}
+	s.mu.Lock()
+	if kept && s.committed != a.call {
+		// It is recorded, and Receive drives the next attempt.
 		if !errors.Is(err, io.EOF) {
-			s.mu.Lock()
 			s.settle(a, err)
-			s.mu.Unlock()
 		}
-		return nil // Receive drives the next attempt
-	case errors.Is(err, io.EOF):
+		s.mu.Unlock()
+		return nil
+	}
+	if errors.Is(err, io.EOF) {
+		s.mu.Unlock()
 		return io.EOF
 	}
-	return s.failSend(a, err)
+	s.settle(a, err)
+	return s.sendOver()
 }
 
-// failSend ends the attempt with an error that sending met, and returns what comes of it.
-func (s *ClientStream) failSend(a *streamAttempt, err error) error {
+// failSend ends the stream with an error of a hook that stuck: whatever attempt is at hand, and no other follows.
+func (s *ClientStream) failSend(err error) error {
 	s.mu.Lock()
-	if a == nil {
-		a = s.await()
-	}
-	if a != nil {
-		s.settle(a, err)
+	for !s.over {
+		if s.current != nil {
+			s.settle(s.current, err)
+		}
+		s.changed.Wait()
 	}
 	return s.sendOver()
 }
@@ -370,12 +425,6 @@ func (s *ClientStream) sendOver() error {
 
 // keeps reports whether what is sent is recorded. The lock is held.
 func (s *ClientStream) keeps() bool { return s.recording && s.committed == nil }
-
-func (s *ClientStream) canRetry() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.keeps()
-}
 
 // keep records op for further attempts. It returns the attempt that must get it
 // now, or nil: then the record's replay brings it (kept), or the stream is over.
@@ -443,39 +492,67 @@ func (s *ClientStream) Receive(msg any) error {
 		}
 		a.receiving++
 		s.mu.Unlock()
-		err := a.stream.Receive(msg)
-		if err == nil {
-			err = s.received(a, msg)
+		if delivered, done := s.receiveFrom(a, msg); done {
+			return delivered
 		}
-		s.mu.Lock()
-		a.receiving--
-		stale := a.ended
-		switch {
-		case stale: // settled by someone else: what came is too late
-		case err != nil:
-			if err == io.EOF { //nolint:errorlint // the adapter gives itself
-				err = nil
-			}
-			s.settle(a, err)
-		case s.transport.SingleResponse() && s.root.shape == ShapeClientStream:
-			s.got++
-			s.settle(a, nil)
-			return s.awaitOver()
-		default:
-			s.got++
-			if a.late != nil && a.receiving == 0 {
-				s.settle(a, a.late)
-			}
-			s.mu.Unlock()
-			return nil
-		}
-		s.mu.Unlock()
 	}
 }
 
-// received lets the hooks see a response: those of the attempt, and after the
+// receiveFrom receives on an attempt. It is not done when the attempt has ended: then
+// there is another one, or the result.
+func (s *ClientStream) receiveFrom(a *streamAttempt, msg any) (err error, done bool) { //nolint:revive,staticcheck // err is a result here
+	returned := false
+	defer func() {
+		if !returned { // a codec or a hook has panicked or exited, into the application
+			s.mu.Lock()
+			s.received(a)
+			s.mu.Unlock()
+		}
+	}()
+	err = a.stream.Receive(msg)
+	hooked := err == nil
+	if hooked {
+		err = s.meetResponse(a, msg)
+	}
+	returned = true
+	s.mu.Lock()
+	stale := a.ended
+	switch {
+	case stale: // settled by someone else: what came is too late
+	case err == io.EOF: //nolint:errorlint // the adapter gives itself
+		s.settle(a, nil)
+	case err != nil:
+		if hooked && a.late != nil {
+			err = a.late // a hook gave up because of it
+		}
+		s.settle(a, err)
+	case s.transport.SingleResponse() && s.root.shape == ShapeClientStream:
+		s.got++
+		s.settle(a, nil)
+		s.received(a)
+		return s.awaitOver(), true
+	default:
+		s.got++
+		s.received(a)
+		s.mu.Unlock()
+		return nil, true
+	}
+	s.received(a)
+	s.mu.Unlock()
+	return nil, false
+}
+
+// received is the end of a Receive or a Header, which kept the attempt from ending otherwise.
+func (s *ClientStream) received(a *streamAttempt) {
+	a.receiving--
+	if a.late != nil && a.receiving == 0 {
+		s.settle(a, a.late)
+	}
+}
+
+// meetResponse lets the hooks see a response: those of the attempt, and after the
 // application is bound to see it, those outside.
-func (s *ClientStream) received(a *streamAttempt, msg any) error {
+func (s *ClientStream) meetResponse(a *streamAttempt, msg any) error {
 	if err := a.call.meet(false, msg); err != nil {
 		return err
 	}
@@ -515,15 +592,15 @@ func (s *ClientStream) receiveOver(msg any) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.root.shape != ShapeClientStream || s.got > 0 || s.root.Response() == nil {
+	if s.root.shape != ShapeClientStream || s.got > 0 || s.root.reply() == nil {
 		return io.EOF
 	}
 	// An interceptor has answered.
 	s.got++
-	if err := s.transport.Copy(msg, s.root.Response()); err != nil {
-		return s.transport.Edge(err)
+	if err := s.transport.Copy(msg, s.root.reply()); err != nil {
+		s.err = s.transport.Edge(s.root.Normalize(err))
 	}
-	return nil
+	return s.err
 }
 
 // Header waits for the response header, or for the end. Only a header that came
@@ -536,19 +613,16 @@ func (s *ClientStream) Header() error {
 	}
 	a.receiving++
 	s.mu.Unlock()
-	came := a.stream.Header()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	a.receiving--
-	if a.ended {
-		return nil
-	}
-	if came {
-		s.commit(a)
-	}
-	if a.late != nil && a.receiving == 0 {
-		s.settle(a, a.late)
-	}
+	came := false
+	defer func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if came && !a.ended {
+			s.commit(a)
+		}
+		s.received(a)
+	}()
+	came = a.stream.Header()
 	return nil
 }
 

@@ -101,7 +101,7 @@ func FindCoded(err error, convert func(error) CodedError) CodedError {
 			return coded
 		}
 		if as, ok := err.(interface{ As(target any) bool }); ok {
-			if coded := CodedError(nil); as.As(&coded) {
+			if coded := CodedError(nil); as.As(&coded) && coded != nil {
 				return coded
 			}
 		}

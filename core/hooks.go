@@ -35,6 +35,8 @@ type hooks struct {
 	// gate is held for reading while hooks run, for writing to close it.
 	gate   sync.RWMutex
 	closed bool
+	// ending is set before contexts of hooks are canceled: what they return because of that is no failure.
+	ending atomic.Bool
 	stuck  atomic.Pointer[stuck]
 }
 
@@ -129,15 +131,24 @@ func (c *Call) meet(request bool, msg any) (err error) {
 
 // stick keeps the first failure and returns it.
 func (h *hooks) stick(err error, p *Panic) error {
+	if h.ending.Load() && p == nil {
+		return err
+	}
 	h.stuck.CompareAndSwap(nil, &stuck{err, p})
 	return h.stuck.Load().err
 }
 
-// close waits for running hooks and lets no other start.
-func (h *hooks) close() {
+// interrupt ends the contexts of hooks on a stream that has ended.
+func (h *hooks) interrupt() {
+	h.ending.Store(true)
 	for _, cancel := range h.cancel {
 		cancel()
 	}
+}
+
+// close waits for running hooks and lets no other start.
+func (h *hooks) close() {
+	h.interrupt()
 	h.gate.Lock()
 	h.closed = true
 	h.gate.Unlock()

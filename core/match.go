@@ -13,7 +13,8 @@ type Matcher func(call *Call) bool
 // "foo.bar.SearchService". It panics at a name that cannot be one: a matcher that silently
 // matches nothing would switch off what it guards.
 func MatchService(services ...string) Matcher {
-	for _, service := range mustHave("MatchService", services) {
+	services = slices.Clone(mustHave("MatchService", services))
+	for _, service := range services {
 		if _, err := ParseMethod("/" + service + "/M"); err != nil {
 			panic(fmt.Sprintf("core: MatchService of %q: want a fully qualified service, foo.bar.SearchService", service))
 		}

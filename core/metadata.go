@@ -145,39 +145,40 @@ func (m *Metadata) lookup(key string) ([]string, error) {
 // It yields what was there when the iteration began; the loop may write.
 func (m *Metadata) All() iter.Seq2[string, []string] {
 	return func(yield func(string, []string) bool) {
-		for _, key := range m.keys() {
-			if values := m.Values(key); len(values) > 0 && !yield(key, values) {
+		for _, e := range m.entries() {
+			if !yield(e.key, e.values) {
 				return
 			}
 		}
 	}
 }
 
-func (m *Metadata) keys() []string {
+type entry struct {
+	key    string
+	values []string
+}
+
+func (m *Metadata) entries() []entry {
 	if m == nil {
 		return nil
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.bind()
-	keys := make([]string, 0, len(m.raw.Map))
+	entries := make([]entry, 0, len(m.raw.Map))
 	for key := range m.raw.Map {
-		if key = lower(key); !protocolOwned(key) {
-			keys = append(keys, key)
+		key = lower(key)
+		if values, _ := m.lookup(key); len(values) > 0 {
+			entries = append(entries, entry{key, values})
 		}
 	}
-	slices.Sort(keys)
-	return slices.Compact(keys)
+	slices.SortFunc(entries, func(a, b entry) int { return strings.Compare(a.key, b.key) })
+	// A map may have a key in two spellings.
+	return slices.CompactFunc(entries, func(a, b entry) bool { return a.key == b.key })
 }
 
 // Len returns the number of keys.
-func (m *Metadata) Len() int {
-	n := 0
-	for range m.All() {
-		n++
-	}
-	return n
-}
+func (m *Metadata) Len() int { return len(m.entries()) }
 
 // Set gives key the one value.
 func (m *Metadata) Set(key, value string) error { return m.write(key, &value, true) }
@@ -293,6 +294,9 @@ func (m *Metadata) EachRaw(http bool, set func(key, value string)) {
 			continue
 		}
 		for _, value := range values {
+			if validateValue(key, value) != nil {
+				continue
+			}
 			if http && strings.HasSuffix(key, binarySuffix) {
 				value = base64.RawStdEncoding.EncodeToString([]byte(value))
 			}
@@ -306,7 +310,21 @@ const (
 	userAgent    = "user-agent"
 )
 
-func lower(key string) string { return strings.ToLower(key) }
+// lower leaves alone what is not ASCII: such a key must not become a good one.
+func lower(key string) string {
+	for i := range len(key) {
+		if c := key[i]; c >= 'A' && c <= 'Z' {
+			lowered := []byte(key)
+			for j := i; j < len(key); j++ {
+				if c := key[j]; c >= 'A' && c <= 'Z' {
+					lowered[j] = c + 'a' - 'A'
+				}
+			}
+			return string(lowered)
+		}
+	}
+	return key
+}
 
 // decodeBinary takes base64 with and without padding, as the specification demands.
 func decodeBinary(value string) (string, error) {
@@ -365,4 +383,10 @@ func validateValue(key, value string) error {
 var _ fmt.Stringer = (*Metadata)(nil)
 
 // String returns the keys, never the values, which may be secrets.
-func (m *Metadata) String() string { return "metadata" + fmt.Sprint(m.keys()) }
+func (m *Metadata) String() string {
+	keys := []string{}
+	for key := range m.All() {
+		keys = append(keys, key)
+	}
+	return "metadata" + fmt.Sprint(keys)
+}

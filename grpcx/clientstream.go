@@ -2,6 +2,7 @@ package grpcx
 
 import (
 	"context"
+	"io"
 	"sync"
 
 	"google.golang.org/grpc"
@@ -147,7 +148,13 @@ func (n *nativeStream) Header() bool {
 func (n *nativeStream) Close() {}
 
 // SendMsg implements [grpc.ClientStream].
-func (a *appStream) SendMsg(msg any) error { return a.Send(msg) }
+func (a *appStream) SendMsg(msg any) error {
+	err := a.Send(msg)
+	if err == io.EOF && !a.root.Shape().ClientStreams() { //nolint:errorlint // core's own
+		return nil // as grpc does: generated code takes it for the result, which RecvMsg has
+	}
+	return err
+}
 
 // RecvMsg implements [grpc.ClientStream].
 func (a *appStream) RecvMsg(msg any) error { return a.Receive(msg) }

@@ -13,10 +13,10 @@ import (
 )
 
 // Errors returns an interceptor that understands grpc's status errors on other
-// stacks: put it first in the chain of a connect-go handler that, migrated from grpc-go, still
+// stacks: put it last in the chain of a connect-go handler that, migrated from grpc-go, still
 // returns such errors, and they keep code, message and details.
 //
-//	connectx.New(grpcx.Errors(), ...)
+//	connectx.New(logging, auth, grpcx.Errors())
 //
 // Behind grpcx itself it is not needed.
 func Errors() core.Interceptor {

@@ -228,8 +228,7 @@ func (s *streamServer) run(chain core.Handler) (err error) {
 	defer aborted(&err)
 	native := s.stream.ServerStream
 	err = chain(s.ctx, &s.Call)
-	if err == nil && s.Shape() == core.ShapeClientStream && !s.stream.sent.Load() {
-		// An interceptor made a success of a failure, or answers by itself.
+	if err == nil && s.Shape() == core.ShapeClientStream {
 		var msg any
 		if msg, err = s.Reply(); err == nil {
 			_ = s.flushHeader(native.SetHeader)

@@ -2,10 +2,11 @@ package grpcx
 
 import (
 	"context"
-	"sync/atomic"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
+
+	"github.com/rpcweft/weft/core"
 )
 
 // serverStream is what the handler gets: grpc's stream, watched by the hooks.
@@ -14,8 +15,7 @@ import (
 // interceptor sees, but cannot rewrite.
 type serverStream struct {
 	grpc.ServerStream
-	rpc  *streamServer
-	sent atomic.Bool // a message
+	rpc *streamServer
 }
 
 // Context implements [grpc.ServerStream].
@@ -57,9 +57,11 @@ func (s *serverStream) SendMsg(msg any) error {
 			return err
 		}
 	}
+	if s.rpc.Shape() == core.ShapeClientStream {
+		return s.rpc.SetResponse(msg) // the one response is sent when the chain agrees
+	}
 	if err := s.rpc.flushHeader(s.ServerStream.SetHeader); err != nil {
 		return err
 	}
-	s.sent.Store(true)
 	return s.ServerStream.SendMsg(msg)
 }

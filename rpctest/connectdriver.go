@@ -62,6 +62,14 @@ func setHTTP(header http.Header, pairs []string) {
 	}
 }
 
+// wrapHeader leaves out that connect shows a response of trailers only as header too.
+func wrapHeader(header http.Header) *core.Metadata {
+	if header.Get("Grpc-Status") != "" {
+		return nil
+	}
+	return wrapHTTP(header)
+}
+
 func wrapHTTP(header http.Header) *core.Metadata {
 	return core.WrapMetadata(core.RawMetadata{Map: header, HTTP: true})
 }
@@ -89,7 +97,7 @@ func (s *connectBidiStream) receive() (string, error) {
 func (s *connectBidiStream) close() error {
 	return errors.Join(s.CloseRequest(), s.CloseResponse())
 }
-func (s *connectBidiStream) header() *core.Metadata  { return wrapHTTP(s.ResponseHeader()) }
+func (s *connectBidiStream) header() *core.Metadata  { return wrapHeader(s.ResponseHeader()) }
 func (s *connectBidiStream) trailer() *core.Metadata { return wrapHTTP(s.ResponseTrailer()) }
 
 type connectClientStream struct {
@@ -129,7 +137,7 @@ func (s *connectClientStream) header() *core.Metadata {
 	if err != nil {
 		return nil
 	}
-	return wrapHTTP(conn.ResponseHeader())
+	return wrapHeader(conn.ResponseHeader())
 }
 func (s *connectClientStream) trailer() *core.Metadata {
 	conn, err := s.Conn()
@@ -177,7 +185,7 @@ func (s *connectServerStream) header() *core.Metadata {
 	if s.stream == nil {
 		return nil
 	}
-	return wrapHTTP(s.stream.ResponseHeader())
+	return wrapHeader(s.stream.ResponseHeader())
 }
 func (s *connectServerStream) trailer() *core.Metadata {
 	if s.stream == nil {
