@@ -44,6 +44,7 @@ type Servers struct {
 	options Options
 	tls     *tls.Config // of clients
 	connect *listener
+	http1   *listener // of the same server, for HTTP/1.1 in memory
 	grpc    *listener
 
 	mu    sync.Mutex
@@ -71,6 +72,11 @@ func NewServers(t testing.TB, o *Options) *Servers {
 	}
 
 	s.connect, s.grpc = listen(t, o.Network), listen(t, o.Network)
+	s.http1 = s.connect
+	if o.Network == Memory {
+		l := &pipeListener{conns: make(chan net.Conn), closed: make(chan struct{})}
+		s.http1 = &listener{l, l.dial}
+	}
 	_, handler := dummyv1connect.NewDummyServiceHandler(service.Connect(),
 		append([]connect.HandlerOption{connect.WithInterceptors(connectx.New(o.Server...))}, o.HandlerOptions...)...)
 	web := &http.Server{
@@ -93,6 +99,9 @@ func NewServers(t testing.TB, o *Options) *Servers {
 		}
 		_ = web.Serve(s.connect)
 	})
+	if s.http1 != s.connect {
+		serving.Go(func() { _ = web.Serve(s.http1) })
+	}
 	serving.Go(func() { _ = native.Serve(s.grpc) })
 	s.close = append(s.close, func() {
 		_ = web.Close()
@@ -133,6 +142,45 @@ func listen(t testing.TB, network Network) *listener {
 	}}
 }
 
+// pipeListener listens in memory for HTTP/1.1. In grpc's bufconn a deadline may come after it was
+// taken back, which net/http's HTTP/1.1 servers do; and HTTP/2 wants the buffers that a net.Pipe has not.
+type pipeListener struct {
+	conns  chan net.Conn
+	closed chan struct{}
+	once   sync.Once
+}
+
+func (l *pipeListener) dial(ctx context.Context) (net.Conn, error) {
+	client, server := net.Pipe()
+	select {
+	case l.conns <- server:
+		return client, nil
+	case <-l.closed:
+		return nil, net.ErrClosed
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// Accept implements [net.Listener].
+func (l *pipeListener) Accept() (net.Conn, error) {
+	select {
+	case conn := <-l.conns:
+		return conn, nil
+	case <-l.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+// Close implements [net.Listener].
+func (l *pipeListener) Close() error {
+	l.once.Do(func() { close(l.closed) })
+	return nil
+}
+
+// Addr implements [net.Listener].
+func (l *pipeListener) Addr() net.Addr { return &net.UnixAddr{Name: "memory", Net: "pipe"} }
+
 // certificate borrows that of httptest: valid for example.com and 127.0.0.1.
 func certificate() (server, client *tls.Config) {
 	borrowed := httptest.NewUnstartedServer(nil)
@@ -147,8 +195,11 @@ func certificate() (server, client *tls.Config) {
 
 // to returns the listener of the path's server.
 func (s *Servers) to(path Path) *listener {
-	if path.Server == GRPC {
+	switch {
+	case path.Server == GRPC:
 		return s.grpc
+	case path.HTTP == 1:
+		return s.http1
 	}
 	return s.connect
 }
