@@ -7,7 +7,6 @@ import (
 	"errors"
 	"io"
 	"net/http"
-	"net/http/httptest"
 	"testing"
 
 	"connectrpc.com/connect"
@@ -53,24 +52,11 @@ func allocs(f func()) float64 {
 	return least
 }
 
-// allocSpec is a method of the given shape.
-func allocSpec(client bool, stream connect.StreamType) connect.Spec {
-	return connect.Spec{Procedure: "/weft.test.v1.TestService/Test", IsClient: client, StreamType: stream}
-}
-
-// allocRequest is a request with a spec, which connect keeps to itself.
-type allocRequest struct {
-	connect.AnyRequest
-	spec connect.Spec
-}
-
-func (r *allocRequest) Spec() connect.Spec { return r.spec }
-
 func TestAUnaryCallCostsOneAllocation(t *testing.T) {
 	ctx, res := context.Background(), connect.AnyResponse(connect.NewResponse(wrapperspb.String("")))
 	final := func(context.Context, connect.AnyRequest) (connect.AnyResponse, error) { return res, nil }
 	for name, client := range map[string]bool{"server": false, "client": true} {
-		req := &allocRequest{connect.NewRequest(wrapperspb.String("")), allocSpec(client, connect.StreamTypeUnary)}
+		req := &request{connect.NewRequest(wrapperspb.String("")), specOf(client, connect.StreamTypeUnary)}
 		measure := func(i connect.Interceptor) float64 {
 			unary := i.WrapUnary(final)
 			return allocs(func() {
@@ -140,7 +126,7 @@ func TestAServerStreamCostsTwoAllocationsAndAMessageNone(t *testing.T) {
 	}
 	measure := func(i connect.Interceptor, messages int) float64 {
 		stream := i.WrapStreamingHandler(handler)
-		conn := &allocConn{spec: allocSpec(false, connect.StreamTypeBidi), header: http.Header{}}
+		conn := &allocConn{spec: specOf(false, connect.StreamTypeBidi), header: http.Header{}}
 		return allocs(func() {
 			conn.messages = messages
 			if err := stream(ctx, conn); err != nil {
@@ -171,7 +157,7 @@ func TestAClientStreamCostsAFixedNumberOfAllocationsAndAMessageNone(t *testing.T
 		stream := connectx.New(interceptors...).WrapStreamingClient(func(context.Context, connect.Spec) connect.StreamingClientConn { return native })
 		return allocs(func() {
 			native.messages = messages
-			conn := stream(ctx, allocSpec(true, connect.StreamTypeBidi))
+			conn := stream(ctx, specOf(true, connect.StreamTypeBidi))
 			for range messages {
 				if conn.Send(msg) != nil || conn.Receive(msg) != nil {
 					t.Fatal("a message failed")
@@ -198,19 +184,6 @@ func TestAClientStreamCostsAFixedNumberOfAllocationsAndAMessageNone(t *testing.T
 	if none, more := measure(0, hooking()), measure(100, hooking()); more != none {
 		t.Errorf("with hooks: %v allocations with 100 messages, %v without", more, none)
 	}
-}
-
-// inProcess is an HTTP client whose server is a handler beside it.
-type inProcess struct{ handler http.Handler }
-
-func (p inProcess) Do(req *http.Request) (*http.Response, error) {
-	rec := httptest.NewRecorder()
-	served := req.Clone(req.Context())
-	served.RequestURI, served.ProtoMajor, served.ProtoMinor = req.URL.Path, 2, 0
-	p.handler.ServeHTTP(rec, served)
-	res := rec.Result()
-	res.ProtoMajor, res.Request = 2, req
-	return res, nil
 }
 
 // The same through connect's own client and handler: what surrounds our call costs no more than without it.

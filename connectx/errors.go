@@ -29,7 +29,7 @@ func Errors() core.Interceptor {
 // normalize makes an error whose first coded error is connect's answer core.CodeOf.
 func normalize(err error) error {
 	var converted *errors.Error
-	core.FindCoded(err, func(e error) core.CodedError {
+	_ = core.FindCoded(err, func(e error) core.CodedError {
 		if native, ok := asNative(e); ok {
 			converted = fromConnect(native, err)
 			return converted
@@ -120,7 +120,10 @@ func clientEdge(err error, call *core.Call) error {
 	} else {
 		call.ResponseMetadata().EachRaw(true, meta.Add)
 		if with, ok := status.Coded.(core.MetadataError); ok {
-			with.Metadata().EachRaw(true, meta.Set)
+			for key := range with.Metadata().All() {
+				meta.Del(key)
+			}
+			with.Metadata().EachRaw(true, meta.Add)
 		}
 	}
 	inner := &appError{message: status.Message, weft: errors.FromNative(errors.Native{
@@ -135,7 +138,7 @@ func clientEdge(err error, call *core.Call) error {
 
 // originalOf returns connect's error of which coded was made, or nil.
 func originalOf(coded core.CodedError) *connect.Error {
-	if weft, ok := coded.(*errors.Error); ok { //nolint:errorlint // it is what Wire has found
+	if weft, ok := coded.(*errors.Error); ok {
 		if native, ok := weft.Original().(*connect.Error); ok { //nolint:errorlint // its own field
 			return native
 		}

@@ -236,7 +236,7 @@ func (a *appConn) RequestHeader() http.Header { return a.c.conn.RequestHeader() 
 // Send implements [connect.StreamingClientConn].
 func (a *appConn) Send(msg any) error {
 	a.c.begin()
-	return dressedEOF(a.c.ClientStream.Send(msg))
+	return dressedEOF(a.c.Send(msg))
 }
 
 // CloseRequest implements [connect.StreamingClientConn].
@@ -248,7 +248,7 @@ func (a *appConn) CloseRequest() error {
 // Receive implements [connect.StreamingClientConn].
 func (a *appConn) Receive(msg any) error {
 	a.c.begin()
-	return dressedEOF(a.c.ClientStream.Receive(msg))
+	return dressedEOF(a.c.Receive(msg))
 }
 
 // ResponseHeader implements [connect.StreamingClientConn].
@@ -275,7 +275,7 @@ func (a *appConn) CloseResponse() error {
 	if closed {
 		return nil // nothing was sent: there is no call
 	}
-	return a.c.ClientStream.Close()
+	return a.c.Close()
 }
 
 func dressedEOF(err error) error {

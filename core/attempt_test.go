@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -199,6 +200,23 @@ func TestMisuseOfAttempts(t *testing.T) {
 		if value := caught(func() { call.Adopt(bad) }); !strings.Contains(fmt.Sprint(value), "NewAttempt") {
 			t.Errorf("Adopt panicked with %v", value)
 		}
+	}
+}
+
+// The response of an attempt that failed is none, whoever makes a success of it.
+func TestAFailedAttemptHasNoResponse(t *testing.T) {
+	for name, inner := range map[string]core.Interceptor{
+		"an interceptor": core.InterceptorFunc(func(ctx context.Context, call *core.Call, next core.Handler) error {
+			return errors.Join(next(ctx, call), failed)
+		}),
+		"a hook": before(func(call *core.Call) { call.OnResponse(func(context.Context, any) error { return failed }) }),
+	} {
+		_, err := unary(t.Context(), &stack{}, core.InterceptorFunc(func(ctx context.Context, call *core.Call, next core.Handler) error {
+			_ = retry(1).Intercept(ctx, call, next)
+			wantText(t, name+": response", call.Response(), nil)
+			return nil
+		}), inner)
+		wantCode(t, name, err, core.CodeInternal, "SetResponse")
 	}
 }
 
@@ -467,6 +485,51 @@ func TestTheEndReachesABlockedReplay(t *testing.T) {
 	}
 }
 
+// A panic or a Goexit below the replay is in the chain's goroutine, and ends the stream as any other there.
+func TestAPanicBelowTheReplay(t *testing.T) {
+	for name, test := range map[string]struct {
+		exit, hook bool
+	}{"in Send": {false, false}, "exit in Send": {true, false}, "in a hook": {false, true}, "exit in a hook": {true, true}} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				bad := func() error {
+					if test.exit {
+						runtime.Goexit()
+					}
+					panic("below")
+				}
+				a := newApp(t, &stack{open: func(n int, s *stream) error {
+					if n == 2 && !test.hook {
+						s.onSend = func(string) error { return bad() }
+					}
+					return nil
+				}}, core.ShapeBidiStream, retry(2), before(func(call *core.Call) {
+					if test.hook && call.Attempt() == 2 {
+						call.OnRequest(func(context.Context, any) error { return bad() })
+					}
+				}))
+				sends("a")(a)
+				peer(1, failed)(a)
+				returned, done := false, make(chan any, 1)
+				go func() {
+					defer func() { done <- recover() }()
+					_ = a.Receive(&text{})
+					returned = true
+				}()
+				value := <-done
+				if p, ok := value.(*core.Panic); ok == test.exit || ok && p.Value != "below" || returned {
+					t.Errorf("panicked with %v, returned: %v", value, returned)
+				}
+				ends(core.CodeInternal)(a)
+				closes(a)
+				for _, s := range a.streams {
+					wantText(t, "closed", s.closed, 1)
+				}
+			})
+		})
+	}
+}
+
 // A hook outside that fails while attempts come and go ends the attempt that is open then.
 func TestAFailureOfAHookOutsideEndsTheAttemptAtHand(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -508,30 +571,44 @@ func TestCloseBetweenAttempts(t *testing.T) {
 	})
 }
 
-func TestMisuseOfAttemptsOfAStream(t *testing.T) {
-	for name, test := range map[string]struct {
-		chain []core.Interceptor
-		code  core.Code
-		says  string
-	}{
-		"attempts of an attempt": {[]core.Interceptor{retry(1), retry(1)}, core.CodeFailedPrecondition, "attempt"},
-		"two attempts at once": {[]core.Interceptor{core.InterceptorFunc(func(ctx context.Context, call *core.Call, next core.Handler) error {
-			go func() { _ = next(ctx, call.NewAttempt()) }()
-			time.Sleep(time.Minute)
-			ctx, cancel := context.WithTimeout(ctx, time.Minute)
-			defer cancel()
-			return next(ctx, call.NewAttempt())
-		})}, core.CodeFailedPrecondition, "attempt"},
-	} {
+// An interceptor that gives up on an attempt in a goroutine of its own and makes another has one attempt at a time.
+func TestANewAttemptEndsTheOneBefore(t *testing.T) {
+	for name, dawdle := range map[string]time.Duration{"parked": 0, "not yet open": time.Hour} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				a := newApp(t, &stack{}, core.ShapeBidiStream, test.chain...)
-				waits(a)
-				_, err := a.receive()
-				wantCode(t, "Receive", err, test.code, test.says)
+				stray := make(chan error, 1)
+				a := newApp(t, &stack{open: func(n int, _ *stream) error {
+					if n == 1 {
+						time.Sleep(dawdle)
+					}
+					return nil
+				}}, core.ShapeBidiStream, core.InterceptorFunc(func(ctx context.Context, call *core.Call, next core.Handler) error {
+					first := call.NewAttempt()
+					go func() { stray <- next(ctx, first) }()
+					time.Sleep(time.Minute)
+					return next(ctx, call.NewAttempt())
+				}))
+				sends("a")(a)
+				received := make(chan string, 1)
+				go func() { m, _ := a.receive(); received <- m }()
+				time.Sleep(2 * time.Hour)
+				wantCode(t, "the first", <-stray, core.CodeCanceled)
+				wantText(t, "second", opsOf(a, 2), "a")
+				peer(2, "x", io.EOF)(a)
+				wantText(t, "message", <-received, "x")
+				ends(core.CodeOK)(a)
+				a.wantOver(core.CodeOK)
 			})
 		})
 	}
+}
+
+func TestAnAttemptOfAStreamHasNoAttempts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newApp(t, &stack{}, core.ShapeBidiStream, retry(1), retry(1))
+		_, err := a.receive()
+		wantCode(t, "Receive", err, core.CodeFailedPrecondition, "attempt")
+	})
 }
 
 // Under the race detector: one sends while another receives, attempts fail at any time, and someone closes.

@@ -240,7 +240,12 @@ func (c *Call) reply() any {
 	case c.response != nil:
 		return c.response
 	}
-	return c.outcome().response
+	if c.attempts != nil {
+		if adopted := c.attempts.adopted.Load(); adopted != nil {
+			return adopted.reply()
+		}
+	}
+	return nil
 }
 
 // SetResponse answers a call whose shape has one response (unary, client

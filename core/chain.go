@@ -3,6 +3,7 @@ package core
 import (
 	"context"
 	"fmt"
+	"slices"
 )
 
 // Handler continues a call: it returns when the RPC is over.
@@ -100,12 +101,12 @@ func compose(links []Interceptor, level *int32, next Handler) Handler {
 		first = *level
 		*level += int32(count(links)) //nolint:gosec // as above
 	}
-	for i := len(links) - 1; i >= 0; i-- {
+	for i, interceptor := range slices.Backward(links) {
 		at := int32(0)
 		if level != nil {
 			at = first + int32(count(links[:i])) //nolint:gosec // as above
 		}
-		next = link(links[i], at, level != nil, next)
+		next = link(interceptor, at, level != nil, next)
 	}
 	return next
 }

@@ -41,6 +41,7 @@ type ClientStream struct {
 	goexit  bool
 	closed  bool // the application has closed the stream
 	got     int  // responses that the application got
+	reply   any  // of an interceptor
 
 	// What attempts need: the requests so far, to send them again.
 	recording bool
@@ -106,8 +107,8 @@ func (s *ClientStream) run(handler Handler) {
 		}
 		s.finish(err, raise, !returned && raise == nil)
 	}()
-	if err = handler(s.ctx, s.root); err == nil && s.lacksResponse() {
-		err = s.root.missingResponse()
+	if err = handler(s.ctx, s.root); err == nil {
+		err = s.takeReply()
 	}
 	if err != nil {
 		err = s.transport.Edge(err)
@@ -115,11 +116,16 @@ func (s *ClientStream) run(handler Handler) {
 	returned = true
 }
 
-// lacksResponse reports whether the chain has made a success of a call that has no response for the application.
-func (s *ClientStream) lacksResponse() bool {
+// takeReply keeps what an interceptor answered. It is an error if the chain has made a success of a
+// call that has no response for the application.
+func (s *ClientStream) takeReply() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.root.shape == ShapeClientStream && s.got == 0 && !s.native && s.root.reply() == nil
+	s.reply = s.root.reply()
+	if s.root.shape == ShapeClientStream && s.got == 0 && !s.native && s.reply == nil {
+		return s.root.missingResponse()
+	}
+	return nil
 }
 
 // finish is the end of the stream.
@@ -159,7 +165,6 @@ func (s *ClientStream) drive(ctx context.Context, call *Call) (err error) {
 		s.expire(a, ctx.Err())
 		<-a.done
 	}
-	a.stream.Close()
 	return call.finish(call.Normalize(a.outcome))
 }
 
@@ -194,6 +199,9 @@ func (s *ClientStream) release(a *streamAttempt) {
 		s.driven = nil
 	}
 	s.mu.Unlock()
+	if a.stream != nil {
+		a.stream.Close()
+	}
 	if a.call.hooks != nil {
 		a.call.hooks.close()
 	}
@@ -500,7 +508,7 @@ func (s *ClientStream) Receive(msg any) error {
 
 // receiveFrom receives on an attempt. It is not done when the attempt has ended: then
 // there is another one, or the result.
-func (s *ClientStream) receiveFrom(a *streamAttempt, msg any) (err error, done bool) { //nolint:revive,staticcheck // err is a result here
+func (s *ClientStream) receiveFrom(a *streamAttempt, msg any) (err error, done bool) { //nolint:revive // err is a result here
 	returned := false
 	defer func() {
 		if !returned { // a codec or a hook has panicked or exited, into the application
@@ -592,12 +600,12 @@ func (s *ClientStream) receiveOver(msg any) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.root.shape != ShapeClientStream || s.got > 0 || s.root.reply() == nil {
+	if s.root.shape != ShapeClientStream || s.got > 0 || s.reply == nil {
 		return io.EOF
 	}
 	// An interceptor has answered.
 	s.got++
-	if err := s.transport.Copy(msg, s.root.reply()); err != nil {
+	if err := s.transport.Copy(msg, s.reply); err != nil {
 		s.err = s.transport.Edge(s.root.Normalize(err))
 	}
 	return s.err
@@ -639,8 +647,9 @@ func (s *ClientStream) Close() error {
 		} else {
 			s.settle(a, early)
 		}
-	} else if s.recording && s.committed == nil || !s.opened {
-		s.cancel() // no attempt is open: the chain waits, or opens one
+	}
+	if s.keeps() || !s.opened {
+		s.cancel() // the chain waits, or opens an attempt
 	}
 	err := s.awaitOver()
 	if ended && s.wasOpened() || !ended && CodeOf(s.root.Normalize(err)) == CodeCanceled {

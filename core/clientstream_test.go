@@ -486,6 +486,24 @@ func TestAStrayNextComesBack(t *testing.T) {
 	}
 }
 
+// What the interceptor made of it stays, whenever the stray next comes back.
+func TestAStrayNextDoesNotTakeTheAnswerBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		stray := make(chan error, 1)
+		a := newApp(t, &stack{single: true}, core.ShapeClientStream, core.InterceptorFunc(
+			func(ctx context.Context, call *core.Call, next core.Handler) error {
+				go func() { stray <- next(ctx, call) }()
+				time.Sleep(time.Minute)
+				return call.SetResponse(&text{"answer"})
+			}))
+		sends("a")(a)
+		time.Sleep(time.Hour)
+		wantCode(t, "the stray next", <-stray, core.CodeCanceled)
+		receives("answer")(a)
+		ends(core.CodeOK)(a)
+	})
+}
+
 func TestHooksOfAClientStream(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var l log

@@ -73,7 +73,7 @@ func (c *Code) UnmarshalText(text []byte) error {
 func ParseCode(name string) (Code, error) {
 	for i, n := range codeNames {
 		if n == name {
-			return Code(i), nil //nolint:gosec // i is below 17
+			return Code(i), nil
 		}
 	}
 	return 0, fmt.Errorf("core: %q is not a code; the codes are %s", name, strings.Join(codeNames[:], ", "))

@@ -192,7 +192,7 @@ func (c *Call) Stuck() error {
 
 // Panic is a panic on its way from the goroutine where it happened to the one
 // where it belongs, with the stack that it had. Whoever recovers it finds the original in Value.
-type Panic struct {
+type Panic struct { //nolint:errname // it is a panic that happens to be an error
 	Value any
 	Stack []byte
 }
@@ -215,7 +215,6 @@ func asPanic(value any) *Panic {
 
 // raise panics again. net/http knows its own value only by identity.
 func (p *Panic) raise() {
-	//nolint:errorlint // identity is the point
 	if p.Value == any(http.ErrAbortHandler) {
 		panic(p.Value)
 	}

@@ -370,6 +370,9 @@ func validateValue(key, value string) error {
 	if strings.HasSuffix(key, binarySuffix) {
 		return nil
 	}
+	if strings.TrimSpace(value) != value {
+		return faultf(CodeInvalidArgument, "metadata value of %q begins or ends with a blank, which HTTP does not keep", key)
+	}
 	for i := range len(value) {
 		if value[i] < ' ' || value[i] > '~' {
 			// The value may be a secret: only where it is wrong is said.

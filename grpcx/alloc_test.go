@@ -17,7 +17,7 @@ import (
 	"github.com/rpcweft/weft/grpcx"
 )
 
-const allocMethod = "/weft.test.v1.TestService/Test"
+const allocMethod = procedure
 
 // The numbers of interceptors that must cost the same.
 var lengths = []int{1, 5, 10}

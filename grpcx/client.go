@@ -18,7 +18,7 @@ type client struct {
 	header metadata.MD // of an attempt's request
 }
 
-func (c *client) init(t core.Transport, ctx context.Context, method core.Method, shape core.Shape, req any) {
+func (c *client) init(ctx context.Context, t core.Transport, method core.Method, shape core.Shape, req any) {
 	c.ctx = ctx
 	c.Init(t, method, core.SideClient, shape, core.ProtocolGRPC, req)
 }
@@ -118,7 +118,7 @@ func (c *unaryClient) NewAttempt(call *core.Call) *core.Call {
 		return false
 	})
 	attempt := &unaryClient{reply: message.New(c.reply), cc: c.cc, invoker: c.invoker, opts: opts}
-	attempt.init(attempt, c.ctx, call.Method(), core.ShapeUnary, nil)
+	attempt.init(c.ctx, attempt, call.Method(), core.ShapeUnary, nil)
 	attempt.attemptOf(call, &c.client)
 	return &attempt.Call
 }

@@ -65,7 +65,7 @@ func (s *streamClient) finished(err error) {
 // NewAttempt implements [core.Transport].
 func (s *streamClient) NewAttempt(call *core.Call) *core.Call {
 	attempt := &streamClient{stream: s.stream}
-	attempt.init(attempt, s.ctx, call.Method(), call.Shape(), nil)
+	attempt.init(s.ctx, attempt, call.Method(), call.Shape(), nil)
 	attempt.attemptOf(call, &s.client)
 	return &attempt.Call
 }

@@ -34,7 +34,7 @@ type grpcError interface {
 // normalize makes an error whose first coded error is grpc's answer core.CodeOf.
 func normalize(err error) error {
 	var converted *errors.Error
-	core.FindCoded(err, func(e error) core.CodedError {
+	_ = core.FindCoded(err, func(e error) core.CodedError {
 		if native, ok := asNative(e); ok {
 			converted = fromGRPC(native, err)
 			return converted
@@ -54,7 +54,7 @@ func asNative(err error) (grpcError, bool) {
 	if !ok {
 		return nil, false
 	}
-	if _, ours := native.(*appError); ours { //nolint:errorlint // as above
+	if _, ours := native.(*appError); ours {
 		return nil, false
 	}
 	return native, native.GRPCStatus() != nil

@@ -9,6 +9,7 @@ package grpcx
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"sync"
 
@@ -55,7 +56,7 @@ func UnaryServerInterceptor(interceptors ...core.Interceptor) grpc.UnaryServerIn
 			return nil, malformed(err)
 		}
 		s := &unaryServer{handler: handler}
-		s.init(s, ctx, method, core.ShapeUnary, req)
+		s.init(ctx, s, method, core.ShapeUnary, req)
 		return s.run(ctx, chain)
 	}
 }
@@ -70,7 +71,7 @@ func StreamServerInterceptor(interceptors ...core.Interceptor) grpc.StreamServer
 		}
 		s := &streamServer{srv: srv, handler: handler}
 		s.stream.ServerStream, s.stream.rpc = stream, s
-		s.init(s, stream.Context(), method, streamShape(info.IsClientStream, info.IsServerStream), nil)
+		s.init(stream.Context(), s, method, streamShape(info.IsClientStream, info.IsServerStream), nil)
 		return s.run(chain)
 	}
 }
@@ -84,7 +85,7 @@ func UnaryClientInterceptor(interceptors ...core.Interceptor) grpc.UnaryClientIn
 			return malformed(err)
 		}
 		c := &unaryClient{reply: reply, cc: cc, invoker: invoker, opts: opts}
-		c.init(c, ctx, method, core.ShapeUnary, req)
+		c.init(ctx, c, method, core.ShapeUnary, req)
 		return c.run(ctx, chain)
 	}
 }
@@ -98,10 +99,10 @@ func StreamClientInterceptor(interceptors ...core.Interceptor) grpc.StreamClient
 			return nil, malformed(err)
 		}
 		app := &appStream{ctx: ctx, open: func(ctx context.Context, more ...grpc.CallOption) (grpc.ClientStream, error) {
-			return streamer(ctx, desc, cc, name, append(opts[:len(opts):len(opts)], more...)...)
+			return streamer(ctx, desc, cc, name, append(slices.Clip(opts), more...)...)
 		}}
 		app.root.stream = app
-		app.root.init(&app.root, ctx, method, streamShape(desc.ClientStreams, desc.ServerStreams), nil)
+		app.root.init(ctx, &app.root, method, streamShape(desc.ClientStreams, desc.ServerStreams), nil)
 		app.Start(ctx, chain, &app.root.Call)
 		if err := app.WaitOpen(); err != nil {
 			return nil, err

@@ -23,7 +23,7 @@ type server struct {
 	flushed sync.Once
 }
 
-func (s *server) init(t core.Transport, ctx context.Context, method core.Method, shape core.Shape, req any) {
+func (s *server) init(ctx context.Context, t core.Transport, method core.Method, shape core.Shape, req any) {
 	s.ctx = ctx
 	s.handed.server = s
 	s.Init(t, method, core.SideServer, shape, core.ProtocolGRPC, req)

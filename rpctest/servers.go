@@ -9,8 +9,10 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"sync"
 	"testing"
+	"time"
 
 	"connectrpc.com/connect"
 	"google.golang.org/grpc"
@@ -80,11 +82,12 @@ func NewServers(t testing.TB, o *Options) *Servers {
 	_, handler := dummyv1connect.NewDummyServiceHandler(service.Connect(),
 		append([]connect.HandlerOption{connect.WithInterceptors(connectx.New(o.Server...))}, o.HandlerOptions...)...)
 	web := &http.Server{
-		Handler:   handler,
-		Protocols: new(http.Protocols),
-		TLSConfig: serverTLS,
-		ErrorLog:  log.New(io.Discard, "", 0), // it logs panics that a test wants
-	} //nolint:gosec // no timeouts: the clients are ours
+		Handler:           handler,
+		Protocols:         new(http.Protocols),
+		TLSConfig:         serverTLS,
+		ReadHeaderTimeout: time.Minute,
+		ErrorLog:          log.New(io.Discard, "", 0), // it logs panics that a test wants
+	}
 	web.Protocols.SetHTTP1(true)
 	web.Protocols.SetHTTP2(true)
 	web.Protocols.SetUnencryptedHTTP2(true)
@@ -116,8 +119,8 @@ func (s *Servers) Close() {
 	s.once.Do(func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		for i := len(s.close) - 1; i >= 0; i-- {
-			s.close[i]()
+		for _, end := range slices.Backward(s.close) {
+			end()
 		}
 	})
 }
@@ -133,7 +136,7 @@ func listen(t testing.TB, network Network) *listener {
 		l := bufconn.Listen(64 << 10)
 		return &listener{l, l.DialContext}
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatalf("rpctest: %v", err)
 	}
