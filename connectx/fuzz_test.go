@@ -143,10 +143,7 @@ func (p inProcess) Do(req *http.Request) (*http.Response, error) {
 // protocols are the ways in which a connect client speaks.
 var protocols = map[string]connect.ClientOption{"connect": connect.WithClientOptions(), "grpc": connect.WithGRPC(), "grpcweb": connect.WithGRPCWeb()}
 
-var (
-	goodKey   = regexp.MustCompile(`^[0-9a-zA-Z_.-]+$`)
-	goodValue = regexp.MustCompile(`^([!-~]([ -~]*[!-~])?)?$`) // blanks at the ends do not survive HTTP
-)
+var goodKey = regexp.MustCompile(`^[0-9a-zA-Z_.-]+$`)
 
 // An error with its metadata arrives as it was written, over each protocol.
 func FuzzErrorOverTheWire(f *testing.F) {
@@ -169,8 +166,7 @@ func FuzzErrorOverTheWire(f *testing.F) {
 			_, err := client.CallUnary(context.Background(), connect.NewRequest(wrapperspb.String("")))
 			wantError(t, protocol, err, code, strings.ToValidUTF8(message, "\uFFFD"), detail)
 			got := core.FindCoded(err, nil).(*errors.Error).Metadata().Values(key)
-			comparable := goodValue.MatchString(text) || strings.HasSuffix(strings.ToLower(key), "-bin")
-			if sent.Metadata().Len() > 0 && comparable && !slices.Contains(got, text) {
+			if sent.Metadata().Len() > 0 && !slices.Contains(got, text) {
 				t.Fatalf("%s: metadata %q is %q, want %q", protocol, key, got, text)
 			}
 		}

@@ -79,6 +79,7 @@ func TestAttemptsAreIsolated(t *testing.T) {
 		for _, adopted := range []*core.Call{second, first} {
 			call.Adopt(adopted)
 			wantText(t, "response", call.Response(), adopted.Response())
+			wantText(t, "outcome", call.Outcome(), adopted)
 			wantText(t, "header", call.ResponseHeader().Get("h"), fmt.Sprint(adopted.Attempt()))
 			wantText(t, "merged", call.ResponseMetadata().Get("h"), fmt.Sprint(adopted.Attempt()))
 			wantText(t, "peer", call.Peer().Addr, fmt.Sprint("peer ", adopted.Attempt()))
@@ -550,6 +551,41 @@ func TestAFailureOfAHookOutsideEndsTheAttemptAtHand(t *testing.T) {
 		wantCode(t, "Receive", a.soon("Receive", func() error { return <-received }), core.CodeDataLoss)
 		a.wantOver(core.CodeDataLoss)
 	})
+}
+
+// Past the bound a Send waits for the attempt that will be the last.
+func TestSendPastTheBoundBetweenAttempts(t *testing.T) {
+	big := strings.Repeat("b", 300<<10)
+	for name, closing := range map[string]bool{"the next attempt": false, "Close": true} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				a := newApp(t, &stack{open: func(n int, _ *stream) error {
+					if n > 1 {
+						time.Sleep(time.Hour)
+					}
+					return nil
+				}}, core.ShapeBidiStream, retry(2))
+				sends("a")(a)
+				peer(1, failed)(a)
+				go func() { _ = a.Receive(&text{}) }()
+				waits(a)
+				sent := make(chan error, 1)
+				go func() { sent <- a.Send(&text{big}) }()
+				if waits(a); closing {
+					closes(a)
+					a.wantEdge("Send", <-sent, core.CodeCanceled)
+					a.wantOver(core.CodeCanceled)
+					return
+				}
+				wantText(t, "Send", a.soon("Send", func() error { return <-sent }), nil)
+				wantText(t, "second", opsOf(a, 2), "a "+big)
+				sends("c")(a)
+				peer(2, failed)(a)
+				waits(a)
+				a.wantOver(core.CodeAborted) // it was the last
+			})
+		})
+	}
 }
 
 func TestCloseBetweenAttempts(t *testing.T) {

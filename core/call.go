@@ -50,6 +50,9 @@ func (s Side) String() string {
 	return "no side"
 }
 
+// MarshalText implements [encoding.TextMarshaler], for logs, with the name.
+func (s Side) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
 // Shape says which sides of an RPC send streams.
 type Shape uint8
 
@@ -94,6 +97,9 @@ func (s Shape) String() string {
 	}
 	return "no shape"
 }
+
+// MarshalText implements [encoding.TextMarshaler], for logs, with the name.
+func (s Shape) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
 // Protocol is the wire protocol of a call, in the names that connect-go and
 // OpenTelemetry share.

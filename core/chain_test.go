@@ -127,6 +127,9 @@ func TestNextTwiceWithOneCallFails(t *testing.T) {
 		} {
 			call, err := run(&stack{}, core.SideServer, core.ShapeUnary, chain...)
 			wantCode(t, fmt.Sprint("chain ", i), err, core.CodeInternal, "next", "twice", "NewAttempt", searchMethod.String())
+			if coded := core.FindCoded(err, nil); !strings.HasSuffix(err.Error(), coded.Message()) {
+				t.Errorf("%q does not say %q", err, coded.Message())
+			}
 			wantText(t, fmt.Sprint("RPCs of chain ", i), call.stack.invoked, 1)
 		}
 	}
@@ -381,8 +384,8 @@ func TestSetResponse(t *testing.T) {
 		"after":   {&stack{}, []core.Interceptor{after}},
 		"answer ": {fails, []core.Interceptor{inner, answer(&text{"answer "})}},
 		"late ": {fails, []core.Interceptor{core.InterceptorFunc(func(ctx context.Context, call *core.Call, next core.Handler) error {
-			if err := (retry(2)).Intercept(ctx, call, next); err == nil {
-				return err
+			if retry(2).Intercept(ctx, call, next) == nil {
+				return nil
 			}
 			return call.SetResponse(&text{"late "})
 		})}},

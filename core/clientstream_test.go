@@ -96,6 +96,10 @@ func TestNextReturnsOnceWhateverEndsTheStream(t *testing.T) {
 			a.stream(1).onSend = func(string) error { return failed }
 			wantText(a.T, "CloseSend", a.soon("CloseSend", a.CloseSend), nil)
 		}, ends(core.CodeAborted)}, core.CodeAborted},
+		"the stack knows of another call, and of nothing": {bidi, false, []step{sends("a"), func(a *app) {
+			a.Expire(&core.Call{}, failed)
+			a.Expire(&a.call.Call, nil)
+		}, waits, peer(1, io.EOF), ends(core.CodeOK)}, core.CodeOK},
 		"the stack knows it by itself": {bidi, false, []step{sends("a"), func(a *app) { a.Expire(&a.call.Call, failed) }, waits, ends(core.CodeAborted)}, core.CodeAborted},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -105,12 +109,10 @@ func TestNextReturnsOnceWhateverEndsTheStream(t *testing.T) {
 					s(a)
 				}
 				a.wantOver(test.want)
-				over := error(nil)
-				if test.want == core.CodeOK {
-					over = io.EOF
-				}
-				if err := a.send("late"); over != nil && err != over || core.CodeOf(err) != core.CodeOf(a.outcomes[0]) && over == nil {
-					t.Errorf("Send after the end returns %v", err)
+				if err := a.send("late"); test.want == core.CodeOK {
+					wantText(t, "Send after the end", err, io.EOF)
+				} else {
+					a.wantEdge("Send after the end", err, test.want)
 				}
 				wantText(t, "CloseSend after the end", a.soon("CloseSend", a.CloseSend), nil)
 			})
@@ -123,7 +125,7 @@ func TestAClientStreamWorksWithAChainOfAnyLength(t *testing.T) {
 	for n := range 4 {
 		synctest.Test(t, func(t *testing.T) {
 			var l log
-			var links []core.Interceptor
+			links := make([]core.Interceptor, 0, n)
 			for range n {
 				links = append(links, tracer(&l, "i"))
 			}
@@ -286,6 +288,11 @@ func TestAStreamThatDoesNotOpen(t *testing.T) {
 			a.wantOver(core.CodeAborted)
 		})
 	}
+	synctest.Test(t, func(t *testing.T) { // one that does not hear of Close is closed once it is open
+		a := newApp(t, &stack{open: func(int, *stream) error { time.Sleep(time.Hour); return nil }}, core.ShapeBidiStream)
+		closes(a)
+		a.wantOver(core.CodeCanceled)
+	})
 	synctest.Test(t, func(t *testing.T) { // a slow open hears of Close
 		a := newApp(t, &stack{open: func(_ int, s *stream) error { <-s.ctx.Done(); return s.late() }}, core.ShapeBidiStream)
 		waits(a)
@@ -295,6 +302,28 @@ func TestAStreamThatDoesNotOpen(t *testing.T) {
 		a.streams = nil
 		a.wantOver(core.CodeCanceled)
 	})
+}
+
+// A Send before the stream is open waits for it, or is recorded if there may be attempts.
+func TestASendBeforeTheStreamIsOpen(t *testing.T) {
+	for name, test := range map[string]struct {
+		chain []core.Interceptor
+		wait  time.Duration
+	}{"waits": {nil, time.Hour}, "is recorded": {[]core.Interceptor{retry(2)}, 0}} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				a := newApp(t, &stack{open: func(int, *stream) error { time.Sleep(time.Hour); return nil }}, core.ShapeBidiStream, test.chain...)
+				start := time.Now()
+				sends("a")(a)
+				wantText(t, "waited", time.Since(start), test.wait)
+				wantText(t, "WaitOpen", a.soon("WaitOpen", a.WaitOpen), nil)
+				sends("b")(a)
+				wantText(t, "what the peer got", a.stream(1).sent(), "a b")
+				closes(a)
+				a.wantOver(core.CodeCanceled)
+			})
+		})
+	}
 }
 
 // answer is an interceptor that answers by itself.
@@ -372,7 +401,7 @@ func TestAPanicOfTheChainIsRaisedInTheApplicationsCall(t *testing.T) {
 				waits(a)
 				value := caught(func() { _ = call(a) })
 				p, ok := value.(*core.Panic)
-				if !ok || p.Value != cause || !errors.Is(p, cause) || !strings.Contains(string(p.Stack), "TestAPanicOfTheChain") ||
+				if !ok || !is(p.Value, cause) || !errors.Is(p, cause) || !strings.Contains(string(p.Stack), "TestAPanicOfTheChain") ||
 					!strings.Contains(p.Error(), "cause") {
 					t.Errorf("panicked with %v", value)
 				}
@@ -399,7 +428,7 @@ func TestAPanicOfTheChainIsRaisedInTheApplicationsCall(t *testing.T) {
 			return &edgeError{err}
 		}}, core.ShapeBidiStream)
 		a.cancel()
-		if p, ok := caught(func() { _ = a.Receive(&text{}) }).(*core.Panic); !ok || p.Value != cause {
+		if p, ok := caught(func() { _ = a.Receive(&text{}) }).(*core.Panic); !ok || !is(p.Value, cause) {
 			t.Errorf("panicked with %v", p)
 		}
 	})
@@ -514,9 +543,7 @@ func TestHooksOfAClientStream(t *testing.T) {
 		wantText(t, "Send(nil)", a.Send(nil), nil)
 		wantText(t, "CloseSend", a.CloseSend(), nil)
 		ends(core.CodeOK)(a)
-		if err := a.send("late"); err != io.EOF {
-			t.Errorf("Send after the end: %v", err)
-		}
+		wantText(t, "Send after the end", a.send("late"), io.EOF)
 		wantText(t, "hooks", l.String(), "1?a 2?a 2!x 1!x")
 		a.wantOver(core.CodeOK)
 	})
@@ -608,6 +635,9 @@ func TestAHookThatWaitsDoesNotHoldUpTheEnd(t *testing.T) {
 		defer cancel()
 		return next(ctx, call)
 	})
+	patient := before(func(call *core.Call) {
+		call.OnResponse(func(ctx context.Context, _ any) error { <-ctx.Done(); return nil })
+	})
 	sending := func(a *app) { go func() { _ = a.Send(&text{"a"}) }(); synctest.Wait() }
 	receiving := func(a *app) {
 		synctest.Wait()
@@ -622,14 +652,18 @@ func TestAHookThatWaitsDoesNotHoldUpTheEnd(t *testing.T) {
 		inner   []core.Interceptor
 		want    core.Code
 	}{
-		"Close beside Send":             {true, sending, []step{closes}, nil, core.CodeCanceled},
-		"Close beside Receive":          {false, receiving, []step{closes}, nil, core.CodeCanceled},
-		"the context beside Send":       {true, sending, []step{cancels}, nil, core.CodeCanceled},
-		"the context beside Receive":    {false, receiving, []step{cancels}, nil, core.CodeCanceled},
-		"EOF beside Send":               {true, sending, []step{peer(1, io.EOF), ends(core.CodeOK)}, nil, core.CodeOK},
-		"an error beside Send":          {true, sending, []step{peer(1, failed), ends(core.CodeAborted)}, nil, core.CodeAborted},
-		"an inner deadline, in Send":    {true, sending, []step{later}, []core.Interceptor{limited}, core.CodeDeadlineExceeded},
-		"an inner deadline, in Receive": {false, receiving, []step{later}, []core.Interceptor{limited}, core.CodeDeadlineExceeded},
+		"Close beside Send":                   {true, sending, []step{closes}, nil, core.CodeCanceled},
+		"Close beside Receive":                {false, receiving, []step{closes}, nil, core.CodeCanceled},
+		"the context beside Send":             {true, sending, []step{cancels}, nil, core.CodeCanceled},
+		"the context beside Receive":          {false, receiving, []step{cancels}, nil, core.CodeCanceled},
+		"EOF beside Send":                     {true, sending, []step{peer(1, io.EOF), ends(core.CodeOK)}, nil, core.CodeOK},
+		"an error beside Send":                {true, sending, []step{peer(1, failed), ends(core.CodeAborted)}, nil, core.CodeAborted},
+		"an inner deadline, in Send":          {true, sending, []step{later}, []core.Interceptor{limited}, core.CodeDeadlineExceeded},
+		"an inner deadline, in Receive":       {false, receiving, []step{later}, []core.Interceptor{limited}, core.CodeDeadlineExceeded},
+		"an attempt's deadline, in Receive":   {false, receiving, []step{later}, []core.Interceptor{retry(1), limited}, core.CodeDeadlineExceeded},
+		"Close beside Receive, in an attempt": {false, receiving, []step{closes}, []core.Interceptor{retry(1)}, core.CodeCanceled},
+		"Close beside Send, before attempts":  {true, sending, []step{closes}, []core.Interceptor{retry(1)}, core.CodeCanceled},
+		"Close beside a hook of an attempt":   {false, receiving, []step{closes}, []core.Interceptor{retry(1), patient}, core.CodeCanceled},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

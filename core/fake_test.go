@@ -138,8 +138,8 @@ func (*transport) HTTPMethod() string         { return "POST" }
 
 func (*transport) Normalize(err error) error {
 	var converted *weftError
-	core.FindCoded(err, func(e error) core.CodedError {
-		if native, ok := e.(*nativeError); ok {
+	_ = core.FindCoded(err, func(e error) core.CodedError {
+		if native, ok := e.(*nativeError); ok { //nolint:errorlint // FindCoded walks
 			converted = &weftError{native, err}
 			return converted
 		}
@@ -310,6 +310,7 @@ func newApp(t *testing.T, st *stack, shape core.Shape, interceptors ...core.Inte
 		return err
 	})
 	a.Start(ctx, core.NewChain(append([]core.Interceptor{watch}, interceptors...)...).Handler(), &a.call.Call)
+	synctest.Wait() // open, if it does
 	return a
 }
 
@@ -426,6 +427,9 @@ func wantText[T comparable](t *testing.T, what string, got, want T) {
 	}
 }
 
+// is reports whether two values are the same one.
+func is(a, b any) bool { return a == b }
+
 // log collects lines from several goroutines.
 type log struct {
 	mu    sync.Mutex
@@ -471,11 +475,11 @@ func before(register func(call *core.Call)) core.Interceptor {
 	})
 }
 
-// retry makes up to max attempts and adopts the last.
-func retry(max int) core.Interceptor {
+// retry makes up to so many attempts and adopts the last.
+func retry(most int) core.Interceptor {
 	return core.InterceptorFunc(func(ctx context.Context, call *core.Call, next core.Handler) error {
 		var err error
-		for range max {
+		for range most {
 			attempt := call.NewAttempt()
 			err = next(ctx, attempt)
 			call.Adopt(attempt)

@@ -15,7 +15,7 @@ import (
 
 var (
 	goodKey   = regexp.MustCompile(`^[0-9a-zA-Z_.-]+$`)
-	goodValue = regexp.MustCompile(`^[ -~]*$`)
+	goodValue = regexp.MustCompile(`^([!-~]([ -~]*[!-~])?)?$`)
 )
 
 // What can be written is read as it was, whichever way the stack keeps it; what cannot be written is not stored.
@@ -84,7 +84,7 @@ func FuzzPeerBinary(f *testing.F) {
 			t.Fatal(err)
 		}
 		for i, encode := range []*base64.Encoding{base64.StdEncoding, base64.RawStdEncoding} {
-			var again []string
+			again := make([]string, 0, len(got))
 			for _, g := range got {
 				again = append(again, encode.EncodeToString([]byte(g)))
 			}

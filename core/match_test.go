@@ -32,7 +32,7 @@ func TestMatchers(t *testing.T) {
 		"any":                {core.MatchAny(no, yes), true},
 		"not any":            {core.MatchAny(no, no), false},
 		"not":                {core.MatchNot(no), true},
-		"not not":            {core.MatchNot(core.MatchNot(no)), false},
+		"twice not":          {core.MatchNot(core.MatchNot(no)), false},
 		"all of any and not": {core.MatchAll(core.MatchAny(no, yes), core.MatchNot(no)), true},
 	} {
 		wantText(t, name, test.matcher(call), test.want)

@@ -129,9 +129,9 @@ func TestBadMetadataIsRefused(t *testing.T) {
 			wantCode(t, fmt.Sprintf("key %q", key), md.Set(key, "v"), core.CodeInvalidArgument, "key")
 			wantText(t, "IsReserved of "+key, core.IsReserved(key), false)
 		}
-		for _, value := range []string{"a\n", "\r", "\x00", "ä", "\x7f", "\xff", "\t"} {
+		for _, value := range []string{"a\n", "\r", "\x00", "ä", "\x7f", "\xff", "\t", " "} {
 			err := md.Set("k", "secret"+value)
-			wantCode(t, fmt.Sprintf("value %q", value), err, core.CodeInvalidArgument, `"k"`, "-bin")
+			wantCode(t, fmt.Sprintf("value %q", value), err, core.CodeInvalidArgument, `"k"`)
 			if err != nil && strings.Contains(err.Error(), "secret") {
 				t.Errorf("%v shows the value", err)
 			}
@@ -189,7 +189,8 @@ func TestNewMetadata(t *testing.T) {
 	md, err = core.NewMetadata("k", "v", "te", "x")
 	wantCode(t, "a bad pair", err, core.CodeInvalidArgument, `"te"`)
 	wantText(t, "nothing", md == nil, true)
-	if got := fmt.Sprint(caught(func() { _, _ = core.NewMetadata("k") })); !strings.Contains(got, "pairs") {
+	odd := []string{"k"}
+	if got := fmt.Sprint(caught(func() { _, _ = core.NewMetadata(odd...) })); !strings.Contains(got, "pairs") {
 		t.Errorf("panicked with %q", got)
 	}
 }
@@ -220,15 +221,15 @@ func (s *sharing) Metadata(core.MetadataKind) core.RawMetadata {
 func TestACopyOfTheMapIsNotWritten(t *testing.T) {
 	both(t, func(t *testing.T, http bool) {
 		md, raw := header(http)
-		for range 3 { // leaves room behind the slice
-			must(t, md.Add("k", "v"))
+		for i := range 3 { // leaves room behind the slice
+			must(t, md.Add("k", fmt.Sprint(i)))
 		}
 		copied := maps.Clone(raw)
 		must(t, md.Add("k", "mine"))
 		for _, values := range copied {
-			wantText(t, "copy", strings.Join(append(values, "theirs"), " "), "v v v theirs")
+			wantText(t, "copy", strings.Join(append(values, "theirs"), " "), "0 1 2 theirs")
 		}
-		wantText(t, "own", strings.Join(md.Values("k"), " "), "v v v mine")
+		wantText(t, "own", strings.Join(md.Values("k"), " "), "0 1 2 mine")
 	})
 }
 

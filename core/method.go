@@ -46,6 +46,9 @@ func ParseMethod(name string) (Method, error) {
 // String returns the full name with the leading slash: "/foo.bar.SearchService/Search".
 func (m Method) String() string { return m.path }
 
+// MarshalText implements [encoding.TextMarshaler], for logs, with the full name.
+func (m Method) MarshalText() ([]byte, error) { return []byte(m.path), nil }
+
 // Package returns "foo.bar", or "" for a service without a package.
 func (m Method) Package() string {
 	if m.dot == 0 {

@@ -129,7 +129,7 @@ func (*allocStream) SetHeader(metadata.MD) error  { return nil }
 func (*allocStream) SendHeader(metadata.MD) error { return nil }
 func (*allocStream) SetTrailer(metadata.MD)       { /* no error */ }
 func (*allocStream) CloseSend() error             { return nil }
-func (*allocStream) Header() (metadata.MD, error) { return nil, nil }
+func (*allocStream) Header() (metadata.MD, error) { return nil, nil } //nolint:nilnil // none
 func (*allocStream) Trailer() metadata.MD         { return nil }
 
 func TestAServerStreamCostsTwoAllocationsAndAMessageNone(t *testing.T) {

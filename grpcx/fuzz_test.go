@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"net"
-	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -119,11 +118,6 @@ type okError struct{ status *status.Status }
 func (okError) Error() string                { return "not OK" }
 func (e okError) GRPCStatus() *status.Status { return e.status }
 
-var (
-	goodValue = regexp.MustCompile(`^([!-~]([ -~]*[!-~])?)?$`) // blanks at the ends do not survive HTTP
-	anyMethod = grpc.UnknownServiceHandler(func(any, grpc.ServerStream) error { return nil })
-)
-
 // An error with its metadata arrives as it was written.
 func FuzzErrorOverTheWire(f *testing.F) {
 	f.Add(uint8(5), "thing is missing", "type.googleapis.com/google.rpc.RetryInfo", []byte{10, 2, 8, 1}, "retry-after", "1")
@@ -132,7 +126,7 @@ func FuzzErrorOverTheWire(f *testing.F) {
 	var sent *errors.Error
 	fail := core.InterceptorFunc(func(context.Context, *core.Call, core.Handler) error { return sent })
 	listener := bufconn.Listen(1 << 20)
-	server := grpc.NewServer(append(grpcx.ServerOptions(fail), anyMethod)...)
+	server := grpc.NewServer(append(grpcx.ServerOptions(fail), grpc.UnknownServiceHandler(func(any, grpc.ServerStream) error { return nil }))...)
 	f.Cleanup(server.Stop)
 	go func() { _ = server.Serve(listener) }()
 	conn, err := grpc.NewClient("passthrough:///test", append(grpcx.DialOptions(), grpc.WithTransportCredentials(insecure.NewCredentials()),
@@ -152,8 +146,7 @@ func FuzzErrorOverTheWire(f *testing.F) {
 		wantError(t, "client", err, code, strings.ToValidUTF8(message, "\uFFFD"), detail)
 		wantStatus(t, "client", err, code, strings.ToValidUTF8(message, "\uFFFD"), detail)
 		got := core.FindCoded(err, nil).(*errors.Error).Metadata().Values(key)
-		comparable := goodValue.MatchString(text) || strings.HasSuffix(strings.ToLower(key), "-bin")
-		if sent.Metadata().Len() > 0 && comparable && !slices.Contains(got, text) {
+		if sent.Metadata().Len() > 0 && !slices.Contains(got, text) {
 			t.Fatalf("metadata %q is %q, want %q", key, got, text)
 		}
 	})

@@ -14,7 +14,9 @@
 package rpctest
 
 import (
+	"context"
 	"fmt"
+	"net"
 	"testing"
 
 	"connectrpc.com/connect"
@@ -100,6 +102,8 @@ type Options struct {
 	Shapes []core.Shape
 	// Network is how client and server are joined: in memory by default.
 	Network Network
+	// Dial, unless nil, is how clients connect instead: to a server of the test's own, which need not be one of RPC.
+	Dial func(ctx context.Context) (net.Conn, error)
 
 	// Further options of the stacks, for what is not an interceptor.
 	HandlerOptions []connect.HandlerOption

@@ -196,9 +196,14 @@ func certificate() (server, client *tls.Config) {
 	return server, client
 }
 
-// to returns the listener of the path's server.
+// Dial opens a bare connection to the path's server, for tests that write the frames themselves.
+func (s *Servers) Dial(ctx context.Context, path Path) (net.Conn, error) { return s.to(path).dial(ctx) }
+
+// to returns where clients of the path connect to: the listener of its server, unless the options say otherwise.
 func (s *Servers) to(path Path) *listener {
 	switch {
+	case s.options.Dial != nil:
+		return &listener{dial: s.options.Dial}
 	case path.Server == GRPC:
 		return s.grpc
 	case path.HTTP == 1:
