@@ -146,8 +146,14 @@ func (c *unaryClient) run(ctx context.Context, chain core.Handler) (connect.AnyR
 
 // Invoke implements [core.Transport]: it makes the call.
 func (c *unaryClient) Invoke(ctx context.Context, _ *core.Call) error {
-	if attempt, ok := c.req.(*attemptRequest); ok {
-		attempt.msg = c.Outgoing()
+	if c.RequestHeader().Written() {
+		// The application may use its request, and the header in it, again.
+		if _, ok := c.req.(*ownRequest); !ok {
+			c.req = newOwnRequest(c.req, c.RequestHeader().Raw().Map)
+		}
+	}
+	if own, ok := c.req.(*ownRequest); ok {
+		own.msg = c.Outgoing()
 	}
 	res, err := c.next(ctx, c.req)
 	if err == nil && res == nil {
@@ -169,7 +175,8 @@ func (c *unaryClient) Invoke(ctx context.Context, _ *core.Call) error {
 func (c *unaryClient) Metadata(kind core.MetadataKind) core.RawMetadata {
 	switch {
 	case kind == core.KindRequestHeader:
-		return raw(c.req.Header())
+		_, own := c.req.(*ownRequest)
+		return core.RawMetadata{Map: c.req.Header(), HTTP: true, Shared: !own}
 	case c.res == nil && kind == core.KindResponseTrailer:
 		return raw(c.meta)
 	case c.res == nil:
@@ -191,29 +198,29 @@ func (c *unaryClient) HTTPMethod() string { return c.req.HTTPMethod() }
 
 // NewAttempt implements [core.Transport].
 func (c *unaryClient) NewAttempt(call *core.Call) *core.Call {
-	attempt := newUnaryClient(call.Method(), &attemptRequest{
-		AnyRequest: connect.NewRequest(&struct{}{}),
-		of:         c.req,
-		header:     attemptHeader(c.req.Header()),
-	}, c.next)
+	attempt := newUnaryClient(call.Method(), newOwnRequest(c.req, attemptHeader(c.RequestHeader().Raw().Map)), c.next)
 	return &attempt.Call
 }
 
-// attemptRequest is the request of one attempt: with a header of its own, since
-// connect writes into it, and what connect notes on a request is its own too.
-type attemptRequest struct {
+// ownRequest is a request with a header of its own, into which connect writes. What connect notes on
+// a request is its own too.
+type ownRequest struct {
 	connect.AnyRequest
 	of     connect.AnyRequest
 	msg    any
 	header http.Header
 }
 
-func (r *attemptRequest) Any() any {
+func newOwnRequest(of connect.AnyRequest, header http.Header) *ownRequest {
+	return &ownRequest{AnyRequest: connect.NewRequest(&struct{}{}), of: of, header: header}
+}
+
+func (r *ownRequest) Any() any {
 	if r.msg == nil {
 		return r.of.Any()
 	}
 	return r.msg
 }
-func (r *attemptRequest) Spec() connect.Spec  { return r.of.Spec() }
-func (r *attemptRequest) Peer() connect.Peer  { return r.of.Peer() }
-func (r *attemptRequest) Header() http.Header { return r.header }
+func (r *ownRequest) Spec() connect.Spec  { return r.of.Spec() }
+func (r *ownRequest) Peer() connect.Peer  { return r.of.Peer() }
+func (r *ownRequest) Header() http.Header { return r.header }

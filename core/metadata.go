@@ -4,7 +4,6 @@ import (
 	"encoding/base64"
 	"fmt"
 	"iter"
-	"maps"
 	"net/textproto"
 	"slices"
 	"strings"
@@ -28,10 +27,12 @@ import (
 type Metadata struct {
 	mu    sync.Mutex
 	raw   RawMetadata
-	bound bool   // raw is there
-	fixed string // why it cannot be written, or ""
-	call  *Call  // asked for raw when it is wanted
-	kind  MetadataKind
+	bound bool // raw is there
+	// written says that raw is not what the adapter gave.
+	written bool
+	fixed   string // why it cannot be written, or ""
+	call    *Call  // asked for raw when it is wanted
+	kind    MetadataKind
 }
 
 // MetadataKind tells the three metadata of a call apart.
@@ -206,6 +207,7 @@ func (m *Metadata) write(key string, value *string, replace bool) error {
 	}
 	m.bind()
 	m.own()
+	m.written = true
 	stored := key
 	if m.raw.HTTP {
 		stored = textproto.CanonicalMIMEHeaderKey(key)
@@ -221,8 +223,7 @@ func (m *Metadata) write(key string, value *string, replace bool) error {
 	if m.raw.HTTP && strings.HasSuffix(key, binarySuffix) {
 		encoded = base64.RawStdEncoding.EncodeToString([]byte(encoded))
 	}
-	// Clip: the slice may still be shared with the map that this one was cloned from.
-	m.raw.Map[stored] = append(slices.Clip(m.raw.Map[stored]), encoded)
+	m.raw.Map[stored] = append(m.raw.Map[stored], encoded)
 	return nil
 }
 
@@ -232,7 +233,11 @@ func (m *Metadata) own() {
 	case m.raw.Map == nil:
 		m.raw.Map = map[string][]string{}
 	case m.raw.Shared:
-		m.raw.Map = maps.Clone(m.raw.Map)
+		shared := m.raw.Map
+		m.raw.Map = make(map[string][]string, len(shared)+1)
+		for key, values := range shared {
+			m.raw.Map[key] = slices.Clone(values)
+		}
 	}
 	m.raw.Shared = false
 }
@@ -266,6 +271,13 @@ func (m *Metadata) Touched() bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.bound
+}
+
+// Written reports whether anyone changed the metadata, for adapters.
+func (m *Metadata) Written() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.written
 }
 
 // bind asks the adapter for its map, the first time that anyone wants it.
@@ -338,7 +350,7 @@ func protocolOwned(key string) bool {
 	case "content-type", "content-length", "content-encoding", "accept", "accept-encoding", "te", "trailer",
 		"transfer-encoding", "connection", "keep-alive", "proxy-connection", "upgrade", "host", "date",
 		"grpc-encoding", "grpc-accept-encoding", "grpc-timeout", "grpc-status", "grpc-message",
-		"grpc-message-type", "grpc-status-details-bin":
+		"grpc-message-type", "grpc-status-details-bin", "x-grpc-web", "x-user-agent": // gRPC-Web has the last two
 		return true
 	}
 	return strings.HasPrefix(key, ":") || strings.HasPrefix(key, "connect-") || strings.HasPrefix(key, "trailer-")
