@@ -112,12 +112,12 @@ func (m *Metadata) lookup(key string) ([]string, error) {
 	if len(m.raw.Map) == 0 || protocolOwned(key) || (key == userAgent && !m.raw.Agent) {
 		return nil, nil
 	}
-	values := m.raw.Map[key]
+	values := slices.Clip(m.raw.Map[key]) // whoever appends to it gets a slice of their own
 	if !m.raw.HTTP {
 		return values, nil
 	}
 	if canonical := textproto.CanonicalMIMEHeaderKey(key); canonical != key {
-		if more := m.raw.Map[canonical]; len(values) == 0 {
+		if more := slices.Clip(m.raw.Map[canonical]); len(values) == 0 {
 			values = more
 		} else if len(more) > 0 {
 			values = slices.Concat(values, more)

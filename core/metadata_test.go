@@ -217,22 +217,6 @@ func (s *sharing) Metadata(core.MetadataKind) core.RawMetadata {
 	return core.RawMetadata{Map: s.shared, Shared: true}
 }
 
-// The slice of a key is not shared with a copy of the map, so that attempts do not write into each other.
-func TestACopyOfTheMapIsNotWritten(t *testing.T) {
-	both(t, func(t *testing.T, http bool) {
-		md, raw := header(http)
-		for i := range 3 { // leaves room behind the slice
-			must(t, md.Add("k", fmt.Sprint(i)))
-		}
-		copied := maps.Clone(raw)
-		must(t, md.Add("k", "mine"))
-		for _, values := range copied {
-			wantText(t, "copy", strings.Join(append(values, "theirs"), " "), "0 1 2 theirs")
-		}
-		wantText(t, "own", strings.Join(md.Values("k"), " "), "0 1 2 mine")
-	})
-}
-
 // All yields what was there when the iteration began.
 func TestTheLoopOverAllMayWrite(t *testing.T) {
 	both(t, func(t *testing.T, http bool) {
