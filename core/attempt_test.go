@@ -76,6 +76,7 @@ func TestAttemptsAreIsolated(t *testing.T) {
 		wantText(t, "second response", second.Response().(*text).s, "changed")
 		wantText(t, "response of none", call.Response(), nil)
 		wantText(t, "header of none", call.ResponseHeader().Get("h"), "")
+		_ = call.SetResponse(&text{"before"})
 		for _, adopted := range []*core.Call{second, first} {
 			call.Adopt(adopted)
 			wantText(t, "response", call.Response(), adopted.Response())
@@ -314,6 +315,9 @@ func TestAHookInsideDoesNotChangeWhatTheNextAttemptSends(t *testing.T) {
 		waits(a)
 		wantText(t, "first", opsOf(a, 1), "a!!")
 		wantText(t, "second", opsOf(a, 2), "a!!")
+		peer(2, failed)(a)
+		waits(a)
+		wantText(t, "third", opsOf(a, 3), "a!!")
 		closes(a)
 	})
 }
@@ -596,7 +600,7 @@ func TestCloseBetweenAttempts(t *testing.T) {
 				defer call.Adopt(attempt)
 				_ = next(ctx, attempt)
 				<-ctx.Done() // a long backoff
-				return ctx.Err()
+				return next(context.WithoutCancel(ctx), call.NewAttempt())
 			}))
 		sends("a")(a)
 		peer(1, failed)(a)
@@ -604,6 +608,7 @@ func TestCloseBetweenAttempts(t *testing.T) {
 		waits(a)
 		closes(a)
 		a.wantOver(core.CodeCanceled)
+		wantText(t, "attempts", a.opened(), 1)
 	})
 }
 

@@ -403,21 +403,24 @@ func TestResponse(t *testing.T) {
 		inner []core.Interceptor
 		st    *stack
 		want  string
+		own   error // of the hook of the one that asks
 	}{
-		"success":   {nil, &stack{}, "request"},
-		"failure":   {nil, &stack{invoke: func(context.Context, *transport) error { return failed }}, ""},
-		"an answer": {[]core.Interceptor{answer(&text{"answer"})}, &stack{}, "answer"},
+		"success":                   {nil, &stack{}, "request", nil},
+		"a failure of its own hook": {nil, &stack{}, "", failed},
+		"failure":                   {nil, &stack{invoke: func(context.Context, *transport) error { return failed }}, "", nil},
+		"an answer":                 {[]core.Interceptor{answer(&text{"answer"})}, &stack{}, "answer", nil},
 		"a failure of a success": {[]core.Interceptor{core.InterceptorFunc(func(ctx context.Context, call *core.Call, next core.Handler) error {
 			return errors.Join(next(ctx, call), failed)
-		})}, &stack{}, ""},
-		"a failure of a hook": {[]core.Interceptor{before(func(call *core.Call) { call.OnResponse(func(context.Context, any) error { return failed }) })}, &stack{}, ""},
+		})}, &stack{}, "", nil},
+		"a failure of a hook": {[]core.Interceptor{before(func(call *core.Call) { call.OnResponse(func(context.Context, any) error { return failed }) })}, &stack{}, "", nil},
 		"the last of two answers": {[]core.Interceptor{core.InterceptorFunc(func(ctx context.Context, call *core.Call, next core.Handler) error {
 			_ = call.SetResponse(&text{"first"})
 			return call.SetResponse(&text{"second"})
-		})}, &stack{}, "second"},
+		})}, &stack{}, "second", nil},
 	} {
 		_, _ = run(test.st, core.SideServer, core.ShapeUnary, append([]core.Interceptor{core.InterceptorFunc(func(ctx context.Context, call *core.Call, next core.Handler) error {
 			wantText(t, name+": before", call.Response(), nil)
+			call.OnResponse(func(context.Context, any) error { return test.own })
 			err := next(ctx, call)
 			got := ""
 			if msg, ok := call.Response().(*text); ok {

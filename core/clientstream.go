@@ -53,6 +53,9 @@ type ClientStream struct {
 // maxRecord bounds what is kept of the requests of a stream to send them again.
 const maxRecord = 256 << 10
 
+// opSize is what an entry of the record takes beside its message.
+const opSize = 64
+
 // sendOp is something that the application sent. A nil msg is a header flush.
 type sendOp struct {
 	msg       any
@@ -444,7 +447,7 @@ func (s *ClientStream) keep(op sendOp) (a *streamAttempt, kept bool) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.keeps() && s.recorded+size > maxRecord {
+	if s.keeps() && s.recorded+size+opSize > maxRecord {
 		// Too much to keep: the attempt at hand, or the next one, is the last.
 		for !s.over && (s.current == nil || s.current.replaying) {
 			s.changed.Wait()
@@ -466,7 +469,7 @@ func (s *ClientStream) keep(op sendOp) (a *streamAttempt, kept bool) {
 		return nil, false
 	}
 	s.record = append(s.record, op)
-	s.recorded += size
+	s.recorded += size + opSize
 	if s.current == nil || s.current.replaying {
 		return nil, true
 	}
@@ -658,7 +661,7 @@ func (s *ClientStream) Close() error {
 	return err
 }
 
-// Over reports whether the stream is over, so that what was received of metadata is final.
+// Over reports whether the chain has returned, so that all that follows is its result.
 func (s *ClientStream) Over() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

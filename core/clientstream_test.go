@@ -207,6 +207,26 @@ func TestAReceiveInFlightOwnsTheEndByContext(t *testing.T) {
 	}
 }
 
+// What comes after the end was settled is too late.
+func TestAMessageAfterCloseIsTooLate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a := newApp(t, &stack{open: func(_ int, s *stream) error {
+			s.onReceive = func(msg any) error {
+				time.Sleep(time.Hour)
+				msg.(*text).s = "late"
+				return nil
+			}
+			return nil
+		}}, core.ShapeBidiStream)
+		received := make(chan error, 1)
+		go func() { _, err := a.receive(); received <- err }()
+		waits(a)
+		closes(a)
+		a.wantEdge("Receive", <-received, core.CodeCanceled)
+		a.wantOver(core.CodeCanceled)
+	})
+}
+
 func TestReceiveAndSendInFlightComeBackWithTheEnd(t *testing.T) {
 	for name, end := range map[string]step{"Close": closes, "context": cancels, "Expire": func(a *app) { a.Expire(&a.call.Call, failed) }} {
 		t.Run(name, func(t *testing.T) {

@@ -294,7 +294,8 @@ type app struct {
 	cancel context.CancelFunc
 
 	mu       sync.Mutex
-	outcomes []error // what next returned to the outermost interceptor
+	ctx      context.Context // of the outermost interceptor
+	outcomes []error         // what next returned to it
 }
 
 // newApp starts a client stream. The outermost interceptor watches what next returns.
@@ -306,6 +307,7 @@ func newApp(t *testing.T, st *stack, shape core.Shape, interceptors ...core.Inte
 		err := next(ctx, call)
 		a.mu.Lock()
 		defer a.mu.Unlock()
+		a.ctx = ctx
 		a.outcomes = append(a.outcomes, err)
 		return err
 	})
@@ -390,6 +392,9 @@ func (a *app) wantOver(code core.Code) {
 	if !a.Over() || len(a.outcomes) != 1 || core.CodeOf(a.outcomes[0]) != code {
 		a.Errorf("over: %v, next returned %v, want %s once", a.Over(), a.outcomes, code)
 		a.cancel() // or it leaks
+	}
+	if a.ctx != nil && a.ctx.Err() == nil {
+		a.Error("the context of the chain is not released")
 	}
 	for i, s := range a.streams {
 		s.mu.Lock()

@@ -101,6 +101,19 @@ func TestMetadataThatAStackHas(t *testing.T) {
 	wantText(t, "length", own.Len(), 0)
 }
 
+// Writing replaces a key in whatever spelling it is there.
+func TestSetReplacesEachSpellingOfAKey(t *testing.T) {
+	md, raw := header(true)
+	raw["x-key"], raw["X-Key"] = []string{"1"}, []string{"2"}
+	must(t, md.Add("x-key", "3"))
+	wantAll(t, md, `x-key=["1" "2" "3"]`)
+	must(t, md.Set("X-KEY", "4"))
+	wantAll(t, md, `x-key=["4"]`)
+	raw["x-key"] = []string{"1"}
+	must(t, md.Delete("x-key"))
+	wantAll(t, md, "")
+}
+
 func TestNilMetadataIsEmpty(t *testing.T) {
 	var md *core.Metadata
 	values, err := md.Lookup("k")
