@@ -53,7 +53,7 @@ type ClientStream struct {
 // maxRecord bounds what is kept of the requests of a stream to send them again.
 const maxRecord = 256 << 10
 
-// opSize is what an entry of the record takes beside its message.
+// opSize is what an entry of the record counts at least.
 const opSize = 64
 
 // sendOp is something that the application sent. A nil msg is a header flush.
@@ -445,9 +445,10 @@ func (s *ClientStream) keep(op sendOp) (a *streamAttempt, kept bool) {
 		// A copy: the application may use its message again.
 		op.msg, size = s.transport.Clone(op.msg)
 	}
+	size = max(size, opSize)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.keeps() && s.recorded+size+opSize > maxRecord {
+	if s.keeps() && s.recorded+size > maxRecord {
 		// Too much to keep: the attempt at hand, or the next one, is the last.
 		for !s.over && (s.current == nil || s.current.replaying) {
 			s.changed.Wait()
@@ -469,7 +470,7 @@ func (s *ClientStream) keep(op sendOp) (a *streamAttempt, kept bool) {
 		return nil, false
 	}
 	s.record = append(s.record, op)
-	s.recorded += size + opSize
+	s.recorded += size
 	if s.current == nil || s.current.replaying {
 		return nil, true
 	}
