@@ -7,6 +7,7 @@ import (
 	"connectrpc.com/connect"
 
 	"github.com/rpcweft/weft/core"
+	"github.com/rpcweft/weft/errors"
 )
 
 // streamServer is one stream on a handler.
@@ -24,6 +25,7 @@ func newStreamServer(method core.Method, conn connect.StreamingHandlerConn, next
 }
 
 func (s *streamServer) run(ctx context.Context, chain core.Handler) error {
+	s.conn.ctx = ctx
 	native := s.conn.StreamingHandlerConn
 	err := chain(ctx, &s.Call)
 	if err == nil && s.Shape() == core.ShapeClientStream {
@@ -40,7 +42,6 @@ func (s *streamServer) run(ctx context.Context, chain core.Handler) error {
 
 // Invoke implements [core.Transport]: it runs the handler.
 func (s *streamServer) Invoke(ctx context.Context, _ *core.Call) error {
-	s.conn.ctx = ctx
 	return s.next(ctx, &s.conn)
 }
 
@@ -70,7 +71,7 @@ func (s *streamServer) HTTPMethod() string { return http.MethodPost }
 type handlerConn struct {
 	connect.StreamingHandlerConn
 	call *core.Call
-	ctx  context.Context //nolint:containedctx // the handler's
+	ctx  context.Context //nolint:containedctx // connect's
 }
 
 // Receive implements [connect.StreamingHandlerConn].
@@ -89,14 +90,10 @@ func (c *handlerConn) Send(msg any) error {
 	if err := c.call.Stuck(); err != nil {
 		return err
 	}
-	// What cannot be sent anymore is not a message.
-	if msg != nil && c.ctx.Err() == nil {
-		if err := c.call.ResponseMessage(msg); err != nil {
-			return err
+	if msg != nil && !errors.Is(c.ctx.Err(), context.Canceled) { // the client has gone: it cannot be sent, so it is not a message
+		if err := c.call.ResponseMessage(msg); err != nil || c.call.Shape() == core.ShapeClientStream {
+			return err // the call keeps the one response until the chain agrees
 		}
-	}
-	if msg != nil && c.call.Shape() == core.ShapeClientStream {
-		return c.call.SetResponse(msg) // the one response is sent when the chain agrees
 	}
 	c.call.ResponseHeader().Seal("it was sent")
 	return c.StreamingHandlerConn.Send(msg)

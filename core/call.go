@@ -3,6 +3,7 @@ package core
 import (
 	"context"
 	"crypto/tls"
+	"reflect"
 	"sync"
 	"sync/atomic"
 )
@@ -19,6 +20,7 @@ type Call struct {
 	level       atomic.Int32 // the links of the chain that were entered with this call
 	request     any
 	response    any
+	unmet       bool        // response was set and has not met the hooks
 	failed      atomic.Bool // the last one to return was an error: there is no response
 	header      Metadata
 	respHeader  Metadata
@@ -265,10 +267,10 @@ func (c *Call) SetResponse(msg any) error {
 	switch {
 	case c.shape != ShapeUnary && c.shape != ShapeClientStream:
 		return faultf(CodeFailedPrecondition, "a %s call has no single response to set", c.shape)
-	case msg == nil:
+	case msg == nil || reflect.TypeOf(msg).Kind() == reflect.Pointer && reflect.ValueOf(msg).IsNil():
 		return faultf(CodeInvalidArgument, "the response to set is nil")
 	}
-	c.response = msg
+	c.response, c.unmet = msg, true
 	c.failed.Store(false)
 	return nil
 }
@@ -332,8 +334,7 @@ func (c *Call) outcome() *Call {
 }
 
 // Reply returns the response of a call that has one and whose chain returned nil, or
-// an Internal error that names the remedy. For adapters: servers keep the response of a client stream
-// by SetResponse until then, so that what follows can still make an error of it, as with unary calls.
+// an Internal error that names the remedy. For adapters.
 func (c *Call) Reply() (any, error) {
 	if msg := c.reply(); msg != nil {
 		return msg, nil
@@ -392,23 +393,25 @@ func (c *Call) invoke(ctx context.Context) error {
 		err = c.Normalize(c.transport.Invoke(ctx, c))
 	}
 	if err == nil && c.shape == ShapeUnary && c.response != nil {
+		c.unmet = false
 		err = c.meet(false, c.response)
 	}
 	return c.finish(err)
 }
 
-// leave is called after each interceptor and after the RPC itself. After the one that made attempts the
-// response meets the hooks outside of it.
+// leave is called after each interceptor and after the RPC itself. After the one that made attempts, or
+// answered by itself, the response meets the hooks outside of it.
 func (c *Call) leave(err error) error {
-	c.failed.Store(err != nil)
 	if made := c.attempts; made != nil && !made.left {
 		made.left = true
-		if err == nil && c.shape == ShapeUnary && c.Response() != nil {
-			err = c.meet(false, c.Response())
-		}
+		c.unmet = c.unmet || c.shape == ShapeUnary && c.reply() != nil
 		err = c.finish(err)
-		c.failed.Store(err != nil)
 	}
+	if err == nil && c.unmet {
+		c.unmet = false
+		err = c.meetAnswer(c.reply())
+	}
+	c.failed.Store(err != nil)
 	return err
 }
 
@@ -435,6 +438,8 @@ type attempt struct {
 // interceptor that retries or hedges, on clients: next(ctx, attempt). It starts from the call as it stands;
 // what happens to it stays with it until [Call.Adopt] makes it count. The unary attempts of a call may
 // run at once; those of a stream run one after the other, until one is [Call.Committed].
+//
+// Hooks that the interceptor itself has on the call get the context of its first attempt.
 //
 // All of the interceptor's next must have attempts, the first one too. On servers next
 // returns a FailedPrecondition error for an attempt.

@@ -82,7 +82,6 @@ type streamAttempt struct {
 	receiving int   // Receive and Header in flight
 	late      error // why it should end once they are back
 	replaying bool
-	replayed  int // ops of the record that it got
 }
 
 // Start runs the chain. root must have been made ready by [Call.Init]; its transport must be a
@@ -224,9 +223,8 @@ func (s *ClientStream) park(a *streamAttempt) {
 	s.current, s.opened, s.native = a, true, false
 	a.replaying = true
 	s.changed.Broadcast()
-	for a.replayed < len(s.record) && !a.ended {
-		op := s.record[a.replayed]
-		a.replayed++
+	for i := 0; i < len(s.record) && !a.ended; i++ {
+		op := s.record[i]
 		var err error
 		func() {
 			s.mu.Unlock()
@@ -440,16 +438,19 @@ func (s *ClientStream) keeps() bool { return s.recording && s.committed == nil }
 // keep records op for further attempts. It returns the attempt that must get it
 // now, or nil: then the record's replay brings it (kept), or the stream is over.
 func (s *ClientStream) keep(op sendOp) (a *streamAttempt, kept bool) {
-	var size int
+	size := opSize
 	if op.isMessage() {
 		// A copy: the application may use its message again.
-		op.msg, size = s.transport.Clone(op.msg)
+		var bytes int
+		if op.msg, bytes = s.transport.Clone(op.msg); bytes < 0 {
+			bytes = maxRecord + 1
+		}
+		size = max(size, bytes)
 	}
-	size = max(size, opSize)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.keeps() && s.recorded+size > maxRecord {
-		// Too much to keep: the attempt at hand, or the next one, is the last.
+		// Too much to keep, or no copy to be had: the attempt at hand, or the next one, is the last.
 		for !s.over && (s.current == nil || s.current.replaying) {
 			s.changed.Wait()
 		}
@@ -474,7 +475,6 @@ func (s *ClientStream) keep(op sendOp) (a *streamAttempt, kept bool) {
 	if s.current == nil || s.current.replaying {
 		return nil, true
 	}
-	s.current.replayed++
 	return s.current, true
 }
 

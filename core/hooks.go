@@ -90,7 +90,7 @@ func (c *Call) arm() {
 var errOver = &fault{CodeCanceled, "the RPC is over"}
 
 // meet lets the hooks see a message. It is cheap without hooks.
-func (c *Call) meet(request bool, msg any) (err error) {
+func (c *Call) meet(request bool, msg any) error {
 	h := c.hooks
 	if h == nil {
 		return nil
@@ -103,6 +103,24 @@ func (c *Call) meet(request bool, msg any) (err error) {
 	if h.closed {
 		return errOver
 	}
+	return c.each(request, msg)
+}
+
+// meetAnswer lets the hooks see a response that an interceptor gave when the RPC was over, or never was.
+func (c *Call) meetAnswer(msg any) error {
+	if c.hooks == nil || c.hooks.stuck.Load() != nil {
+		return nil // no hooks, or the interceptor has forgiven one that failed
+	}
+	err := c.each(false, msg)
+	if s := c.hooks.stuck.Load(); s != nil && s.panic != nil {
+		s.panic.raise()
+	}
+	return err
+}
+
+// each lets the hooks see a message.
+func (c *Call) each(request bool, msg any) (err error) {
+	h := c.hooks
 	returned := false
 	defer func() {
 		if returned {
@@ -177,7 +195,16 @@ func (c *Call) RequestMessage(msg any) error { return c.meet(true, msg) }
 
 // ResponseMessage lets the hooks see a response message of a server stream, for
 // adapters: before it is sent. The error is what the handler's send returns.
-func (c *Call) ResponseMessage(msg any) error { return c.meet(false, msg) }
+//
+// The one response of a client stream it keeps, instead of it being sent: [Call.Reply] has it when the chain
+// agrees. Until then an interceptor can make an error of the success, as with unary calls.
+func (c *Call) ResponseMessage(msg any) error {
+	if err := c.meet(false, msg); err != nil || c.shape != ShapeClientStream {
+		return err
+	}
+	c.response = msg
+	return nil
+}
 
 // Stuck returns the error of a hook that failed, for adapters: sends and receives
 // of a server stream return it before they touch the stream.

@@ -382,15 +382,15 @@ func validateValue(key, value string) error {
 	if strings.HasSuffix(key, binarySuffix) {
 		return nil
 	}
-	if strings.TrimSpace(value) != value {
-		return faultf(CodeInvalidArgument, "metadata value of %q begins or ends with a blank, which HTTP does not keep", key)
-	}
 	for i := range len(value) {
 		if value[i] < ' ' || value[i] > '~' {
 			// The value may be a secret: only where it is wrong is said.
 			return faultf(CodeInvalidArgument,
 				"metadata value of %q has byte %#02x at %d, which is not printable ASCII; use a key that ends in -bin for it", key, value[i], i)
 		}
+	}
+	if strings.Trim(value, " ") != value {
+		return faultf(CodeInvalidArgument, "metadata value of %q begins or ends with a blank, which HTTP does not keep", key)
 	}
 	return nil
 }

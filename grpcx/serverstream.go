@@ -51,14 +51,14 @@ func (s *serverStream) SendMsg(msg any) error {
 	if err := s.rpc.Stuck(); err != nil {
 		return err
 	}
-	// What cannot be sent anymore is not a message.
-	if s.rpc.handed.Err() == nil {
-		if err := s.rpc.ResponseMessage(msg); err != nil {
-			return err
-		}
+	if s.rpc.ctx.Err() != nil {
+		return s.ServerStream.SendMsg(msg) // it cannot be sent anymore, so it is not a message
+	}
+	if err := s.rpc.ResponseMessage(msg); err != nil {
+		return err
 	}
 	if s.rpc.Shape() == core.ShapeClientStream {
-		return s.rpc.SetResponse(msg) // the one response is sent when the chain agrees
+		return nil // the call keeps it until the chain agrees
 	}
 	if err := s.rpc.flushHeader(s.ServerStream.SetHeader); err != nil {
 		return err

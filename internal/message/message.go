@@ -11,11 +11,11 @@ import (
 )
 
 // Clone returns a deep copy of a protobuf message and its size in bytes. What a
-// custom codec encodes is not ours to copy: it is returned itself, with size 0.
+// custom codec encodes is not ours to copy: it is returned itself, with size -1.
 func Clone(msg any) (any, int) {
 	m, ok := msg.(proto.Message)
 	if !ok {
-		return msg, 0
+		return msg, -1
 	}
 	return proto.Clone(m), proto.Size(m)
 }
