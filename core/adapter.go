@@ -36,8 +36,8 @@ type Transport interface {
 	// NewAttempt returns a call for one more attempt of call, with a copy of its request metadata.
 	// It is not called on servers.
 	NewAttempt(call *Call) *Call
-	// Clone returns a deep copy of a message and its size in bytes, or the message itself and -1 if
-	// there is no way to copy it.
+	// Clone returns a deep copy of a message and its size in bytes. The size is -1 if the copy may share
+	// something with the message, so that it cannot be kept: the application may use its message again.
 	Clone(msg any) (clone any, size int)
 }
 

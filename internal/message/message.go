@@ -10,14 +10,19 @@ import (
 	"github.com/rpcweft/weft/errors"
 )
 
-// Clone returns a deep copy of a protobuf message and its size in bytes. What a
-// custom codec encodes is not ours to copy: it is returned itself, with size -1.
+// Clone returns a deep copy of a protobuf message and its size in bytes. Of anything else, which a custom codec
+// encodes, it returns a copy of what the pointer points to, and size -1: what that points to in turn is shared.
 func Clone(msg any) (any, int) {
-	m, ok := msg.(proto.Message)
-	if !ok {
+	if m, ok := msg.(proto.Message); ok {
+		return proto.Clone(m), proto.Size(m)
+	}
+	value := reflect.ValueOf(msg)
+	if value.Kind() != reflect.Pointer || value.IsNil() {
 		return msg, -1
 	}
-	return proto.Clone(m), proto.Size(m)
+	clone := reflect.New(value.Type().Elem())
+	clone.Elem().Set(value.Elem())
+	return clone.Interface(), -1
 }
 
 // New returns an empty message of the type of msg, a pointer.
