@@ -20,7 +20,7 @@ import (
 // content-type, te, grpc-timeout, ...) is neither shown nor taken: writing it is an
 // InvalidArgument error. The user-agent can be read on servers and written nowhere.
 // Writing what was sent, or what this side only receives, is a FailedPrecondition
-// error. A write that fails changes nothing.
+// error. A trailer refuses the keys that HTTP allows in headers only. A write that fails changes nothing.
 //
 // Metadata reads the stack's own map in place. It may be used by several
 // goroutines. The methods that read work on a nil *Metadata, which is empty.
@@ -69,6 +69,22 @@ func NewMetadata(pairs ...string) (*Metadata, error) {
 	for i := 0; i < len(pairs); i += 2 {
 		if err := m.Add(pairs[i], pairs[i+1]); err != nil {
 			return nil, err
+		}
+	}
+	return m, nil
+}
+
+// NewTrailer is [NewMetadata] for what travels in a trailer, which refuses what HTTP does not carry there:
+// authorization, cache-control, www-authenticate and their like (RFC 9110, section 6.5.1).
+func NewTrailer(pairs ...string) (*Metadata, error) {
+	m, err := NewMetadata(pairs...)
+	if err != nil {
+		return nil, err
+	}
+	m.kind = KindResponseTrailer
+	for key := range m.All() {
+		if headerOnly(key) {
+			return nil, headerOnlyError(key)
 		}
 	}
 	return m, nil
@@ -196,6 +212,9 @@ func (m *Metadata) write(key string, value *string, replace bool) error {
 		return err
 	}
 	if value != nil {
+		if m.kind == KindResponseTrailer && headerOnly(key) {
+			return headerOnlyError(key)
+		}
 		if err := validateValue(key, *value); err != nil {
 			return err
 		}
@@ -376,6 +395,20 @@ func validateKey(key string) error {
 		}
 	}
 	return nil
+}
+
+// headerOnly reports whether HTTP servers drop key, in lower case, from a trailer, silently.
+func headerOnly(key string) bool {
+	switch key {
+	case "authorization", "cache-control", "content-range", "expect", "max-forwards", "pragma", "proxy-authenticate",
+		"proxy-authorization", "range", "realm", "www-authenticate":
+		return true
+	}
+	return strings.HasPrefix(key, "if-")
+}
+
+func headerOnlyError(key string) error {
+	return faultf(CodeInvalidArgument, "metadata key %q belongs into a header: HTTP carries no such trailer", key)
 }
 
 func validateValue(key, value string) error {

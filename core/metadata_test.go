@@ -305,3 +305,23 @@ func TestMetadataMayBeUsedByManyGoroutines(t *testing.T) {
 		wantText(t, "values", len(md.Values("k")), 400)
 	})
 }
+
+// net/http drops these from a trailer without a word, so that they would reach some clients and not others.
+func TestATrailerRefusesWhatHTTPDoesNotCarryThere(t *testing.T) {
+	for _, key := range []string{"WWW-Authenticate", "if-match", "authorization", "cache-control"} {
+		if _, err := core.NewTrailer(key, "x"); core.CodeOf(err) != core.CodeInvalidArgument {
+			t.Errorf("NewTrailer of %q: %v", key, err)
+		}
+		md, err := core.NewTrailer("k", "v")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := md.Add(key, "x"); core.CodeOf(err) != core.CodeInvalidArgument || md.Len() != 1 {
+			t.Errorf("Add of %q: %v", key, err)
+		}
+		must(t, md.Delete(key))
+		if _, err := core.NewMetadata(key, "x"); err != nil {
+			t.Errorf("a header with %q: %v", key, err)
+		}
+	}
+}

@@ -190,7 +190,7 @@ func (e *Error) WithMetadata(pairs ...string) *Error {
 	}
 	c := e.copy()
 	c.original = nil
-	md, _ := core.NewMetadata()
+	md, _ := core.NewTrailer()
 	add := func(key, value string) {
 		if err := md.Add(key, value); err != nil {
 			c.unsent = append(c.unsent, core.FindCoded(err, nil).Message())
