@@ -27,34 +27,18 @@ func Errors() core.Interceptor {
 }
 
 // normalize makes an error whose first coded error is connect's answer core.CodeOf.
-func normalize(err error) error {
-	var converted *errors.Error
-	_ = core.FindCoded(err, func(e error) core.CodedError {
-		if native, ok := asNative(e); ok {
-			converted = fromConnect(native, err)
-			return converted
-		}
-		return nil
-	})
-	if converted != nil {
-		return converted
-	}
-	return err
-}
+func normalize(err error) error { return errors.Normalize(err, convert) }
 
-// asNative reports whether err itself is an error of connect's own, not one that
-// a client of ours made: that one unwraps to Weft's.
-func asNative(err error) (*connect.Error, bool) {
-	native, ok := err.(*connect.Error) //nolint:errorlint // the callers walk the tree
+// convert makes a Weft error of one of connect's own, not of one that a client of ours made: that one
+// unwraps to Weft's.
+func convert(err, whole error) *errors.Error {
+	native, ok := err.(*connect.Error) //nolint:errorlint // Normalize walks the tree
 	if !ok || native == nil {
-		return nil, false
+		return nil
 	}
-	_, ours := native.Unwrap().(*appError) //nolint:errorlint // directly inside
-	return native, !ours
-}
-
-// fromConnect makes a Weft error of connect's; whole is the error in which it was found.
-func fromConnect(native *connect.Error, whole error) *errors.Error {
+	if _, ours := native.Unwrap().(*appError); ours { //nolint:errorlint // directly inside
+		return nil
+	}
 	return errors.FromNative(errors.Native{
 		Original: native,
 		Whole:    whole,

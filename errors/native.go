@@ -39,3 +39,20 @@ func FromNative(n Native) *Error {
 		whole: n.Whole, original: n.Original, native: n.Details,
 	}
 }
+
+// Normalize returns err, or what convert makes of it if the first coded error in its tree is of a stack's
+// own type, for adapters. convert gets each error in the tree, in the order of [As], until one is coded, and err
+// itself; it returns nil for those that are not of its stack.
+func Normalize(err error, convert func(native, whole error) *Error) error {
+	var converted *Error
+	_ = core.FindCoded(err, func(e error) core.CodedError {
+		if converted = convert(e, err); converted == nil {
+			return nil
+		}
+		return converted
+	})
+	if converted != nil {
+		return converted
+	}
+	return err
+}

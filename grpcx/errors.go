@@ -32,38 +32,19 @@ type grpcError interface {
 }
 
 // normalize makes an error whose first coded error is grpc's answer core.CodeOf.
-func normalize(err error) error {
-	var converted *errors.Error
-	_ = core.FindCoded(err, func(e error) core.CodedError {
-		if native, ok := asNative(e); ok {
-			converted = fromGRPC(native, err)
-			return converted
-		}
+func normalize(err error) error { return errors.Normalize(err, convert) }
+
+// convert makes a Weft error of one of grpc's own, not of one that a client of ours made: that one unwraps
+// to Weft's. grpc does not tell whether a server has sent it.
+func convert(err, whole error) *errors.Error {
+	native, ok := err.(grpcError)                //nolint:errorlint // Normalize walks the tree
+	if _, ours := err.(*appError); !ok || ours { //nolint:errorlint // as above
 		return nil
-	})
-	if converted != nil {
-		return converted
 	}
-	return err
-}
-
-// asNative reports whether err itself is an error of grpc's own, not one that
-// a client of ours made: that one unwraps to Weft's.
-func asNative(err error) (grpcError, bool) {
-	native, ok := err.(grpcError) //nolint:errorlint // the callers walk the tree
-	if !ok {
-		return nil, false
-	}
-	if _, ours := native.(*appError); ours {
-		return nil, false
-	}
-	return native, native.GRPCStatus() != nil
-}
-
-// fromGRPC makes a Weft error of grpc's; whole is the error in which it was found. grpc
-// does not tell whether a server has sent it.
-func fromGRPC(native grpcError, whole error) *errors.Error {
 	st := native.GRPCStatus()
+	if st == nil {
+		return nil
+	}
 	return errors.FromNative(errors.Native{
 		Original: native,
 		Whole:    whole,
