@@ -9,6 +9,7 @@ import (
 	"google.golang.org/grpc/peer"
 
 	"github.com/rpcweft/weft/core"
+	"github.com/rpcweft/weft/errors"
 	"github.com/rpcweft/weft/internal/message"
 )
 
@@ -21,6 +22,14 @@ type client struct {
 func (c *client) init(ctx context.Context, t core.Transport, method core.Method, shape core.Shape, req any) {
 	c.ctx = ctx
 	c.Init(t, method, core.SideClient, shape, core.ProtocolGRPC, req)
+}
+
+// Normalize implements [core.Transport]: an error that was received has the metadata of the response, as
+// connect's have.
+func (c *client) Normalize(err error) error {
+	return errors.Normalize(err, func(native, whole error) *errors.Error {
+		return convertWith(native, whole, c.ResponseMetadata)
+	})
 }
 
 // requestHeader is where the metadata of the request starts from.

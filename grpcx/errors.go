@@ -36,7 +36,10 @@ func normalize(err error) error { return errors.Normalize(err, convert) }
 
 // convert makes a Weft error of one of grpc's own, not of one that a client of ours made: that one unwraps
 // to Weft's. grpc does not tell whether a server has sent it.
-func convert(err, whole error) *errors.Error {
+func convert(err, whole error) *errors.Error { return convertWith(err, whole, nil) }
+
+// convertWith adds metadata, which grpc's own errors have not.
+func convertWith(err, whole error, metadata func() *core.Metadata) *errors.Error {
 	native, ok := err.(grpcError)                //nolint:errorlint // Normalize walks the tree
 	if _, ours := err.(*appError); !ok || ours { //nolint:errorlint // as above
 		return nil
@@ -45,7 +48,12 @@ func convert(err, whole error) *errors.Error {
 	if st == nil {
 		return nil
 	}
+	var md *core.Metadata
+	if metadata != nil {
+		md = metadata()
+	}
 	return errors.FromNative(errors.Native{
+		Metadata: md,
 		Original: native,
 		Whole:    whole,
 		Code:     core.Code(st.Code()),
