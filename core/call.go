@@ -25,11 +25,14 @@ type Call struct {
 	header      Metadata
 	respHeader  Metadata
 	respTrailer Metadata
-	hooks       *hooks
-	armed       bool // next has reached the RPC
+	armed       atomic.Bool // next has reached the RPC
 	stream      *ClientStream
-	attempts    *attempts // once the call has made one
-	attempt     *attempt  // if the call is one
+	attempt     *attempt // if the call is one
+
+	// These may meet a next that an interceptor has given up on, in a goroutine of its own.
+	hooks    atomic.Pointer[hooks]
+	attempts atomic.Pointer[attempts] // once the call has made one
+	mu       sync.Mutex               // for response and unmet
 }
 
 // Side is the side of the wire on which an interceptor runs.
@@ -242,18 +245,37 @@ func (c *Call) Response() any {
 
 // reply is the one response of a call that has one, or nil.
 func (c *Call) reply() any {
-	switch {
-	case c.failed.Load():
+	if c.failed.Load() {
 		return nil
-	case c.response != nil:
-		return c.response
 	}
-	if c.attempts != nil {
-		if adopted := c.attempts.adopted.Load(); adopted != nil {
+	c.mu.Lock()
+	response := c.response
+	c.mu.Unlock()
+	if response != nil {
+		return response
+	}
+	if made := c.attempts.Load(); made != nil {
+		if adopted := made.adopted.Load(); adopted != nil {
 			return adopted.reply()
 		}
 	}
 	return nil
+}
+
+// respond keeps the response. One that is unmet has yet to meet the hooks.
+func (c *Call) respond(msg any, unmet bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.response, c.unmet = msg, unmet
+}
+
+// takeUnmet reports whether there is a response that has to meet the hooks, once.
+func (c *Call) takeUnmet() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	unmet := c.unmet
+	c.unmet = false
+	return unmet
 }
 
 // SetResponse answers a call whose shape has one response (unary, client
@@ -270,7 +292,7 @@ func (c *Call) SetResponse(msg any) error {
 	case msg == nil || reflect.TypeOf(msg).Kind() == reflect.Pointer && reflect.ValueOf(msg).IsNil():
 		return faultf(CodeInvalidArgument, "the response to set is nil")
 	}
-	c.response, c.unmet = msg, true
+	c.respond(msg, true)
 	c.failed.Store(false)
 	return nil
 }
@@ -323,14 +345,17 @@ func (c *Call) Transport() Transport { return c.transport }
 func (c *Call) Outcome() *Call { return c.outcome() }
 
 func (c *Call) outcome() *Call {
-	for c.attempts != nil {
-		adopted := c.attempts.adopted.Load()
+	for {
+		made := c.attempts.Load()
+		if made == nil {
+			return c
+		}
+		adopted := made.adopted.Load()
 		if adopted == nil {
-			break
+			return c
 		}
 		c = adopted
 	}
-	return c
 }
 
 // Reply returns the response of a call that has one and whose chain returned nil, or
@@ -358,10 +383,10 @@ func (c *Call) enter(ctx context.Context, level int32) error {
 			break
 		}
 	}
-	if c.hooks != nil {
-		c.hooks.bind(ctx)
+	if hooks := c.hooks.Load(); hooks != nil {
+		hooks.bind(ctx)
 	}
-	if c.attempts != nil {
+	if c.attempts.Load() != nil {
 		return faultf(CodeInternal, "next was called with a call of %s that has attempts: give it an attempt", c.method)
 	}
 	if c.attempt != nil {
@@ -381,10 +406,11 @@ func (c *Call) invoke(ctx context.Context) error {
 	if c.side == SideServer && ctx.Err() != nil {
 		return c.finish(ctx.Err())
 	}
-	if c.hooks == nil {
+	hooks := c.hooks.Load()
+	if hooks == nil {
 		return c.Normalize(c.transport.Invoke(ctx, c))
 	}
-	defer c.hooks.close() // also when the handler panics
+	defer hooks.close() // also when the handler panics
 	var err error
 	if c.shape == ShapeUnary {
 		err = c.meet(true, c.Request())
@@ -392,23 +418,21 @@ func (c *Call) invoke(ctx context.Context) error {
 	if err == nil {
 		err = c.Normalize(c.transport.Invoke(ctx, c))
 	}
-	if err == nil && c.shape == ShapeUnary && c.response != nil {
-		c.unmet = false
-		err = c.meet(false, c.response)
+	if err == nil && c.shape == ShapeUnary && c.takeUnmet() {
+		err = c.meet(false, c.reply())
 	}
 	return c.finish(err)
 }
 
 // leave is called after each interceptor and after the RPC itself. After the one that made attempts, or
 // answered by itself, the response meets the hooks outside of it.
-func (c *Call) leave(err error) error {
-	if made := c.attempts; made != nil && !made.left {
-		made.left = true
-		c.unmet = c.unmet || c.shape == ShapeUnary && c.reply() != nil
+func (c *Call) leave(level int32, err error) error {
+	unmet := false
+	if made := c.attempts.Load(); made != nil && made.level == level {
+		unmet = c.shape == ShapeUnary && c.reply() != nil
 		err = c.finish(err)
 	}
-	if err == nil && c.unmet {
-		c.unmet = false
+	if unmet = c.takeUnmet() || unmet; unmet && err == nil {
 		err = c.meetAnswer(c.reply())
 	}
 	c.failed.Store(err != nil)
@@ -417,9 +441,9 @@ func (c *Call) leave(err error) error {
 
 // attempts is what a call knows about the attempts made of it.
 type attempts struct {
+	level   int32 // of the link that made them
 	count   int
 	adopted atomic.Pointer[Call]
-	left    bool
 
 	mu    sync.Mutex // attempts may run at once
 	asked bool       // the requests met the hooks outside, or will
@@ -463,11 +487,13 @@ func (c *Call) NewAttempt() *Call {
 	next.stream = c.stream
 	next.level.Store(c.level.Load())
 	if a.refused == nil {
-		if c.attempts == nil {
-			c.attempts = &attempts{}
+		made := c.attempts.Load()
+		if made == nil {
+			made = &attempts{level: c.level.Load()}
+			c.attempts.Store(made)
 		}
-		c.attempts.count++
-		a.number = c.attempts.count
+		made.count++
+		a.number = made.count
 	}
 	return next
 }
@@ -482,8 +508,8 @@ func (c *Call) Adopt(attempt *Call) {
 	if attempt.attempt.refused != nil {
 		return
 	}
-	c.response = nil
-	c.attempts.adopted.Store(attempt)
+	c.respond(nil, false)
+	c.attempts.Load().adopted.Store(attempt)
 }
 
 // Attempt returns the number of the attempt, from 1; it is 1 for a call that is none.
@@ -507,21 +533,20 @@ func (a *attempt) enter(ctx context.Context, c *Call) error {
 		return a.refused
 	}
 	parent := a.parent
-	made := parent.attempts
+	made := parent.attempts.Load()
 	made.mu.Lock()
 	defer made.mu.Unlock()
 	if made.asked {
 		return made.err
 	}
 	made.asked = true
-	if parent.hooks != nil {
-		parent.hooks.bind(ctx)
+	hooks := parent.hooks.Load()
+	if hooks != nil {
+		hooks.bind(ctx)
 	}
 	parent.arm()
-	if parent.hooks != nil {
-		if c.shape == ShapeUnary {
-			made.err = parent.meet(true, parent.Request())
-		}
+	if hooks != nil && c.shape == ShapeUnary {
+		made.err = parent.meet(true, parent.Request())
 	}
 	return made.err
 }

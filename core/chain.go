@@ -54,7 +54,7 @@ func NewChain(interceptors ...Interceptor) *Chain {
 		if err := call.enter(ctx, terminal); err != nil {
 			return err
 		}
-		return call.leave(call.invoke(ctx))
+		return call.leave(terminal, call.invoke(ctx))
 	})
 	return c
 }
@@ -125,15 +125,19 @@ func link(interceptor Interceptor, at int32, leveled bool, next Handler) Handler
 			return next(ctx, call)
 		}
 	}
+	level := at + 1
+	if !leveled {
+		level = 0
+	}
 	return func(ctx context.Context, call *Call) error {
 		if leveled {
-			if err := call.enter(ctx, at+1); err != nil {
+			if err := call.enter(ctx, level); err != nil {
 				return err
 			}
-		} else if call.hooks != nil {
-			call.hooks.bind(ctx)
+		} else if hooks := call.hooks.Load(); hooks != nil {
+			hooks.bind(ctx)
 		}
-		return call.leave(call.Normalize(interceptor.Intercept(ctx, call, next)))
+		return call.leave(level, call.Normalize(interceptor.Intercept(ctx, call, next)))
 	}
 }
 

@@ -142,7 +142,7 @@ func (s *ClientStream) finish(err error, raise *Panic, goexit bool) {
 	s.changed.Broadcast()
 	s.mu.Unlock()
 	s.cancel()
-	if hooks := s.root.hooks; hooks != nil {
+	if hooks := s.root.hooks.Load(); hooks != nil {
 		hooks.close()
 	}
 }
@@ -204,8 +204,8 @@ func (s *ClientStream) release(a *streamAttempt) {
 	if a.stream != nil {
 		a.stream.Close()
 	}
-	if a.call.hooks != nil {
-		a.call.hooks.close()
+	if hooks := a.call.hooks.Load(); hooks != nil {
+		hooks.close()
 	}
 }
 
@@ -264,8 +264,8 @@ func (s *ClientStream) settle(a *streamAttempt, outcome error) {
 	}
 	close(a.done)
 	a.cancel()
-	if a.call.hooks != nil {
-		a.call.hooks.interrupt()
+	if hooks := a.call.hooks.Load(); hooks != nil {
+		hooks.interrupt()
 	}
 }
 
@@ -279,11 +279,11 @@ func (s *ClientStream) expire(a *streamAttempt, err error) {
 	}
 	a.late = err
 	// It may be in a hook, whose context may be an outer one.
-	if a.call.hooks != nil {
-		a.call.hooks.interrupt()
+	if hooks := a.call.hooks.Load(); hooks != nil {
+		hooks.interrupt()
 	}
-	if s.committed == a.call && s.root.hooks != nil {
-		s.root.hooks.interrupt()
+	if hooks := s.root.hooks.Load(); hooks != nil && s.committed == a.call {
+		hooks.interrupt()
 	}
 }
 
@@ -480,7 +480,7 @@ func (s *ClientStream) keep(op sendOp) (a *streamAttempt, kept bool) {
 
 // transmit sends op on the attempt, through the attempt's own hooks.
 func (s *ClientStream) transmit(a *streamAttempt, op sendOp) error {
-	if op.isMessage() && a.call.hooks != nil {
+	if op.isMessage() && a.call.hooks.Load() != nil {
 		if a.call.attempt != nil {
 			op.msg, _ = s.transport.Clone(op.msg) // the hooks may change it
 		}

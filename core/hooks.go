@@ -28,9 +28,10 @@ type hook struct {
 
 // hooks are those of one call. A call without hooks has none.
 type hooks struct {
-	list   []hook
+	list   []hook // changes while the gate is held for writing
 	bound  int
-	cancel []context.CancelFunc
+	mu     sync.Mutex
+	cancel []context.CancelFunc // of list, with mu held
 
 	// gate is held for reading while hooks run, for writing to close it.
 	gate   sync.RWMutex
@@ -54,17 +55,23 @@ func (c *Call) addHook(run Hook, request bool) {
 	if run == nil {
 		panic("core: " + name + " of a nil hook")
 	}
-	if c.armed {
+	if c.armed.Load() {
 		panic("core: " + name + " after next: call it before, or messages are missed")
 	}
-	if c.hooks == nil {
-		c.hooks = &hooks{}
+	h := c.hooks.Load()
+	if h == nil {
+		h = &hooks{}
+		c.hooks.Store(h)
 	}
-	c.hooks.list = append(c.hooks.list, hook{run: run, request: request})
+	h.gate.Lock()
+	defer h.gate.Unlock()
+	h.list = append(h.list, hook{run: run, request: request})
 }
 
 // bind gives the hooks that were added since the context of the next that follows.
 func (h *hooks) bind(ctx context.Context) {
+	h.gate.Lock()
+	defer h.gate.Unlock()
 	for ; h.bound < len(h.list); h.bound++ {
 		h.list[h.bound].ctx = ctx
 	}
@@ -73,17 +80,24 @@ func (h *hooks) bind(ctx context.Context) {
 // arm makes the hooks ready for messages. On streams hooks may run in any
 // goroutine, so their contexts are made to end with the stream: one that waits would hold up next.
 func (c *Call) arm() {
-	if c.armed {
+	if c.armed.Swap(true) {
 		return
 	}
-	c.armed = true
-	if c.hooks == nil || c.shape == ShapeUnary {
+	h := c.hooks.Load()
+	if h == nil || c.shape == ShapeUnary {
 		return
 	}
-	for i := range c.hooks.list {
-		ctx, cancel := context.WithCancel(c.hooks.list[i].ctx)
-		c.hooks.list[i].ctx = ctx
-		c.hooks.cancel = append(c.hooks.cancel, cancel)
+	h.gate.Lock()
+	defer h.gate.Unlock()
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for i := range h.list {
+		var cancel context.CancelFunc
+		h.list[i].ctx, cancel = context.WithCancel(h.list[i].ctx)
+		if h.closed {
+			cancel()
+		}
+		h.cancel = append(h.cancel, cancel)
 	}
 }
 
@@ -91,7 +105,7 @@ var errOver = &fault{CodeCanceled, "the RPC is over"}
 
 // meet lets the hooks see a message. It is cheap without hooks.
 func (c *Call) meet(request bool, msg any) error {
-	h := c.hooks
+	h := c.hooks.Load()
 	if h == nil {
 		return nil
 	}
@@ -103,24 +117,26 @@ func (c *Call) meet(request bool, msg any) error {
 	if h.closed {
 		return errOver
 	}
-	return c.each(request, msg)
+	return c.each(h, request, msg)
 }
 
 // meetAnswer lets the hooks see a response that an interceptor gave when the RPC was over, or never was.
 func (c *Call) meetAnswer(msg any) error {
-	if c.hooks == nil || c.hooks.stuck.Load() != nil {
+	h := c.hooks.Load()
+	if h == nil || h.stuck.Load() != nil {
 		return nil // no hooks, or the interceptor has forgiven one that failed
 	}
-	err := c.each(false, msg)
-	if s := c.hooks.stuck.Load(); s != nil && s.panic != nil {
+	h.gate.RLock()
+	defer h.gate.RUnlock()
+	err := c.each(h, false, msg)
+	if s := h.stuck.Load(); s != nil && s.panic != nil {
 		s.panic.raise()
 	}
 	return err
 }
 
-// each lets the hooks see a message.
-func (c *Call) each(request bool, msg any) (err error) {
-	h := c.hooks
+// each lets the hooks see a message. The gate is held.
+func (c *Call) each(h *hooks, request bool, msg any) (err error) {
 	returned := false
 	defer func() {
 		if returned {
@@ -159,6 +175,8 @@ func (h *hooks) stick(err error, p *Panic) error {
 // interrupt ends the contexts of hooks on a stream that has ended.
 func (h *hooks) interrupt() {
 	h.ending.Store(true)
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	for _, cancel := range h.cancel {
 		cancel()
 	}
@@ -175,11 +193,12 @@ func (h *hooks) close() {
 // finish closes the hooks and returns what next returns: what stuck, or else
 // err. A panic that stuck goes on here, in the chain.
 func (c *Call) finish(err error) error {
-	if c.hooks == nil {
+	h := c.hooks.Load()
+	if h == nil {
 		return err
 	}
-	c.hooks.close()
-	s := c.hooks.stuck.Load()
+	h.close()
+	s := h.stuck.Load()
 	if s == nil {
 		return err
 	}
@@ -202,15 +221,15 @@ func (c *Call) ResponseMessage(msg any) error {
 	if err := c.meet(false, msg); err != nil || c.shape != ShapeClientStream {
 		return err
 	}
-	c.response = msg
+	c.respond(msg, false)
 	return nil
 }
 
 // Stuck returns the error of a hook that failed, for adapters: sends and receives
 // of a server stream return it before they touch the stream.
 func (c *Call) Stuck() error {
-	if c.hooks != nil {
-		if s := c.hooks.stuck.Load(); s != nil {
+	if h := c.hooks.Load(); h != nil {
+		if s := h.stuck.Load(); s != nil {
 			return s.err
 		}
 	}
