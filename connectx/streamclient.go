@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"connectrpc.com/connect"
@@ -86,7 +87,7 @@ func (s *streamClient) Open(ctx context.Context, call *core.Call) (core.Stream, 
 		attempt.conn = c.next(ctx, c.spec)
 		maps.Copy(attempt.conn.RequestHeader(), attempt.header)
 	}
-	return &clientStream{attempt, ctx}, nil
+	return &clientStream{streamClient: attempt, ctx: ctx}, nil
 }
 
 // replace makes into equal to from, except for the timeouts.
@@ -147,20 +148,44 @@ func (s *streamClient) HTTPMethod() string { return http.MethodPost }
 // clientStream is the native stream of an attempt as core drives it.
 type clientStream struct {
 	*streamClient
-	ctx context.Context //nolint:containedctx // to know when metadata can be read
+	ctx      context.Context //nolint:containedctx // to know when metadata can be read
+	sending  atomic.Bool     // the request has begun and not ended
+	received int             // messages
 }
 
 // Send implements [core.Stream].
-func (s *clientStream) Send(msg any) error { return bareEOF(s.conn.Send(msg)) }
+func (s *clientStream) Send(msg any) error {
+	s.sending.Store(s.Shape().ClientStreams())
+	return bareEOF(s.conn.Send(msg))
+}
 
 // CloseSend implements [core.Stream].
-func (s *clientStream) CloseSend() error { return bareEOF(s.conn.CloseRequest()) }
+func (s *clientStream) CloseSend() error {
+	s.sending.Store(false)
+	return bareEOF(s.conn.CloseRequest())
+}
 
 // Receive implements [core.Stream].
 func (s *clientStream) Receive(msg any) error {
 	err := s.conn.Receive(msg)
 	s.capture(err)
+	if s.Shape() == core.ShapeClientStream {
+		err = s.single(err)
+	}
 	return bareEOF(err)
+}
+
+// single demands one response of a client stream. connect does so too, but above the interceptors.
+func (s *clientStream) single(err error) error {
+	switch {
+	case err == nil:
+		if s.received++; s.received > 1 {
+			return connect.NewError(connect.CodeUnimplemented, text("unary response has multiple messages"))
+		}
+	case isEOF(err) && s.received == 0:
+		return connect.NewError(connect.CodeUnimplemented, text("unary response has zero messages"))
+	}
+	return err
 }
 
 // capture keeps response metadata as soon as there is any.
@@ -208,8 +233,17 @@ func (s *clientStream) Header() bool {
 
 // Close implements [core.Stream].
 func (s *clientStream) Close() {
-	// The request side too: over HTTP/1.1 its body may still be wanted.
 	_ = s.conn.CloseResponse()
+	if !s.sending.Load() {
+		return
+	}
+	// net/http waits for the rest of the request, over HTTP/1.1 for ever, and nobody closes a response that
+	// comes together with the cancellation. To end the request at once would be worse: it could reach the
+	// server as the proper end of an upload that was canceled. Once net/http has noticed the cancellation it reaches nobody.
+	time.AfterFunc(time.Second, func() {
+		_ = s.conn.CloseResponse()
+		_ = s.conn.CloseRequest()
+	})
 }
 
 func bareEOF(err error) error {

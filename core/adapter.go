@@ -66,7 +66,8 @@ type Stream interface {
 	CloseSend() error
 	// Receive fills the application's message.
 	Receive(msg any) error
-	// Header waits for the response header and reports whether it came.
+	// Header waits for the response header and reports whether it came. If the stream is found to
+	// be over instead, the adapter calls Expire, unless somebody is receiving.
 	Header() bool
 	// Close releases what the stream holds.
 	Close()

@@ -255,6 +255,9 @@ func (s *ClientStream) settle(a *streamAttempt, outcome error) {
 	if a.ended {
 		return
 	}
+	if outcome == io.EOF { //nolint:errorlint // the adapter gives itself
+		outcome = nil
+	}
 	a.ended, a.outcome = true, outcome
 	if s.current == a {
 		s.current = nil
@@ -288,7 +291,7 @@ func (s *ClientStream) expire(a *streamAttempt, err error) {
 }
 
 // Expire tells that the native stream ended with err by itself, for adapters whose stack knows
-// before anyone receives. The attempt that was opened for call ends with it.
+// before anyone receives: io.EOF is the end of a success. The attempt that was opened for call ends with it. A nil err changes nothing.
 func (s *ClientStream) Expire(call *Call, err error) {
 	s.mu.Lock()
 	a := s.driven
@@ -531,8 +534,6 @@ func (s *ClientStream) receiveFrom(a *streamAttempt, msg any) (err error, done b
 	stale := a.ended
 	switch {
 	case stale: // settled by someone else: what came is too late
-	case err == io.EOF: //nolint:errorlint // the adapter gives itself
-		s.settle(a, nil)
 	case err != nil:
 		if hooked && a.late != nil {
 			err = a.late // a hook gave up because of it

@@ -8,6 +8,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
+	"google.golang.org/protobuf/types/known/emptypb"
 
 	"github.com/rpcweft/weft/core"
 	"github.com/rpcweft/weft/internal/message"
@@ -50,7 +51,7 @@ func (s *streamClient) openStream(ctx context.Context) (core.Stream, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.native = native
-	return &nativeStream{s, native}, nil
+	return &nativeStream{streamClient: s, ClientStream: native}, nil
 }
 
 // finished is how grpc tells that the RPC is over, also when nobody receives: that
@@ -111,6 +112,7 @@ func (s *streamClient) Peer() core.Peer {
 type nativeStream struct {
 	*streamClient
 	grpc.ClientStream
+	receiving sync.Mutex
 }
 
 // Send implements [core.Stream].
@@ -118,6 +120,8 @@ func (n *nativeStream) Send(msg any) error { return n.SendMsg(msg) }
 
 // Receive implements [core.Stream].
 func (n *nativeStream) Receive(msg any) error {
+	n.receiving.Lock()
+	defer n.receiving.Unlock()
 	err := n.RecvMsg(msg)
 	n.seen(err != nil || !n.Shape().ServerStreams())
 	return err
@@ -136,12 +140,18 @@ func (n *nativeStream) seen(ended bool) {
 
 // Header implements [core.Stream].
 func (n *nativeStream) Header() bool {
-	md, err := n.ClientStream.Header()
-	if md == nil || err != nil {
-		return false
+	if md, err := n.ClientStream.Header(); md != nil && err == nil {
+		n.seen(false)
+		return true
 	}
-	n.seen(false)
-	return true
+	// The stream is over, and grpc has stopped to watch it: only who receives learns why.
+	if n.receiving.TryLock() {
+		defer n.receiving.Unlock()
+		err := n.RecvMsg(&emptypb.Empty{}) // there is no message to fill it with
+		n.seen(true)
+		n.stream.Expire(&n.Call, err)
+	}
+	return false
 }
 
 // Close implements [core.Stream]: grpc's stream ends with its context.
