@@ -19,11 +19,10 @@ type connectDriver struct {
 	client dummyv1connect.DummyServiceClient
 }
 
-func newConnectDriver(s *Servers, path Path) driver {
-	return connectDriver{dummyv1connect.NewDummyServiceClient(s.httpClient(path), s.url(), s.ConnectOptions(path)...)}
-}
+var _ Driver = connectDriver{}
 
-func (d connectDriver) unary(ctx context.Context, header []string, input string) *Result {
+// Unary implements [Driver].
+func (d connectDriver) Unary(ctx context.Context, header []string, input string) *Result {
 	req := connect.NewRequest(&dummyv1.DummyRequest{Input: input})
 	setHTTP(req.Header(), header)
 	res, err := d.client.Execute(ctx, req)
@@ -37,12 +36,21 @@ func (d connectDriver) unary(ctx context.Context, header []string, input string)
 	return &Result{Outputs: []string{res.Msg.GetOutput()}, Header: wrapHTTP(res.Header()), Trailer: wrapHTTP(res.Trailer())}
 }
 
-func (d connectDriver) open(ctx context.Context, shape core.Shape, header []string) (driven, error) {
+// Open implements [Driver].
+func (d connectDriver) Open(ctx context.Context, shape core.Shape, header []string) (DriverStream, error) {
 	switch shape {
 	case core.ShapeClientStream:
 		stream := d.client.ExecuteClientStream(ctx)
 		setHTTP(stream.RequestHeader(), header)
-		return &connectClientStream{ClientStreamForClient: stream}, nil
+		conn, err := stream.Conn()
+		one := &oneResponse{receive: func() (string, error) {
+			res, err := stream.CloseAndReceive()
+			if err != nil {
+				return "", err
+			}
+			return res.Msg.GetOutput(), nil
+		}}
+		return &connectClientStream{stream: stream, conn: conn, receive: one.Receive}, err
 	case core.ShapeServerStream:
 		return &connectServerStream{ctx: ctx, driver: d, pairs: header}, nil
 	case core.ShapeBidiStream, core.ShapeUnary:
@@ -83,69 +91,37 @@ func plainEOF(err error) error {
 }
 
 type connectBidiStream struct {
-	*connect.BidiStreamForClient[dummyv1.DummyRequest, dummyv1.DummyResponse]
+	stream *connect.BidiStreamForClient[dummyv1.DummyRequest, dummyv1.DummyResponse]
 }
 
-func (s *connectBidiStream) send(input string) error {
-	return plainEOF(s.Send(&dummyv1.DummyRequest{Input: input}))
+func (s *connectBidiStream) Send(input string) error {
+	return plainEOF(s.stream.Send(&dummyv1.DummyRequest{Input: input}))
 }
-func (s *connectBidiStream) closeSend() error { return s.CloseRequest() }
-func (s *connectBidiStream) receive() (string, error) {
-	res, err := s.Receive()
+func (s *connectBidiStream) CloseSend() error { return s.stream.CloseRequest() }
+func (s *connectBidiStream) Receive() (string, error) {
+	res, err := s.stream.Receive()
 	return res.GetOutput(), plainEOF(err)
 }
-func (s *connectBidiStream) close() error {
-	return errors.Join(s.CloseRequest(), s.CloseResponse())
+func (s *connectBidiStream) Close() error {
+	return errors.Join(s.stream.CloseRequest(), s.stream.CloseResponse())
 }
-func (s *connectBidiStream) header() *core.Metadata  { return wrapHeader(s.ResponseHeader()) }
-func (s *connectBidiStream) trailer() *core.Metadata { return wrapHTTP(s.ResponseTrailer()) }
+func (s *connectBidiStream) Header() *core.Metadata  { return wrapHeader(s.stream.ResponseHeader()) }
+func (s *connectBidiStream) Trailer() *core.Metadata { return wrapHTTP(s.stream.ResponseTrailer()) }
 
 type connectClientStream struct {
-	*connect.ClientStreamForClient[dummyv1.DummyRequest, dummyv1.DummyResponse]
-	res  *connect.Response[dummyv1.DummyResponse]
-	err  error
-	done bool
+	stream  *connect.ClientStreamForClient[dummyv1.DummyRequest, dummyv1.DummyResponse]
+	conn    connect.StreamingClientConn
+	receive func() (string, error)
 }
 
-func (s *connectClientStream) send(input string) error {
-	return plainEOF(s.Send(&dummyv1.DummyRequest{Input: input}))
+func (s *connectClientStream) Send(input string) error {
+	return plainEOF(s.stream.Send(&dummyv1.DummyRequest{Input: input}))
 }
-func (s *connectClientStream) closeSend() error { return nil } // CloseAndReceive does both
-func (s *connectClientStream) receive() (string, error) {
-	if s.done {
-		if s.err == nil {
-			return "", io.EOF
-		}
-		return "", s.err
-	}
-	s.done = true
-	s.res, s.err = s.CloseAndReceive()
-	if s.err != nil {
-		return "", s.err
-	}
-	return s.res.Msg.GetOutput(), nil
-}
-func (s *connectClientStream) close() error {
-	conn, err := s.Conn()
-	if err != nil {
-		return err
-	}
-	return conn.CloseResponse()
-}
-func (s *connectClientStream) header() *core.Metadata {
-	conn, err := s.Conn()
-	if err != nil {
-		return nil
-	}
-	return wrapHeader(conn.ResponseHeader())
-}
-func (s *connectClientStream) trailer() *core.Metadata {
-	conn, err := s.Conn()
-	if err != nil {
-		return nil
-	}
-	return wrapHTTP(conn.ResponseTrailer())
-}
+func (s *connectClientStream) CloseSend() error         { return nil } // CloseAndReceive does both
+func (s *connectClientStream) Receive() (string, error) { return s.receive() }
+func (s *connectClientStream) Close() error             { return s.conn.CloseResponse() }
+func (s *connectClientStream) Header() *core.Metadata   { return wrapHeader(s.conn.ResponseHeader()) }
+func (s *connectClientStream) Trailer() *core.Metadata  { return wrapHTTP(s.conn.ResponseTrailer()) }
 
 // connectServerStream opens with its request.
 type connectServerStream struct {
@@ -156,14 +132,14 @@ type connectServerStream struct {
 	err    error
 }
 
-func (s *connectServerStream) send(input string) error {
+func (s *connectServerStream) Send(input string) error {
 	req := connect.NewRequest(&dummyv1.DummyRequest{Input: input})
 	setHTTP(req.Header(), s.pairs)
 	s.stream, s.err = s.driver.client.ExecuteServerStream(s.ctx, req)
 	return s.err
 }
-func (s *connectServerStream) closeSend() error { return nil }
-func (s *connectServerStream) receive() (string, error) {
+func (s *connectServerStream) CloseSend() error { return nil }
+func (s *connectServerStream) Receive() (string, error) {
 	if s.err != nil {
 		return "", s.err
 	}
@@ -175,19 +151,19 @@ func (s *connectServerStream) receive() (string, error) {
 	}
 	return "", io.EOF
 }
-func (s *connectServerStream) close() error {
+func (s *connectServerStream) Close() error {
 	if s.stream == nil {
 		return s.err
 	}
 	return s.stream.Close()
 }
-func (s *connectServerStream) header() *core.Metadata {
+func (s *connectServerStream) Header() *core.Metadata {
 	if s.stream == nil {
 		return nil
 	}
 	return wrapHeader(s.stream.ResponseHeader())
 }
-func (s *connectServerStream) trailer() *core.Metadata {
+func (s *connectServerStream) Trailer() *core.Metadata {
 	if s.stream == nil {
 		return nil
 	}

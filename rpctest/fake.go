@@ -17,7 +17,7 @@ type Fake struct {
 	Side     core.Side
 	Shape    core.Shape
 	Protocol core.Protocol
-	// Method is "/weft.dummy.v1.DummyService/Execute" if it is empty.
+	// Method is that of the Dummy service for the shape if it is empty: see [Procedure].
 	Method string
 	Peer   core.Peer
 	// Description is what the method's definition says.
@@ -51,7 +51,7 @@ func Call(f Fake) *FakeCall {
 		f.Protocol = core.ProtocolGRPC
 	}
 	if f.Method == "" {
-		f.Method = "/weft.dummy.v1.DummyService/Execute"
+		f.Method = Procedure(f.Shape)
 	}
 	method, err := core.ParseMethod(f.Method)
 	if err != nil {

@@ -13,13 +13,12 @@ import (
 
 type grpcDriver struct{ client dummyv1.DummyServiceClient }
 
-func newGRPCDriver(s *Servers, path Path) driver {
-	return grpcDriver{dummyv1.NewDummyServiceClient(s.Conn(path))}
-}
+var _ Driver = grpcDriver{}
 
 func wrapMD(md metadata.MD) *core.Metadata { return core.WrapMetadata(core.RawMetadata{Map: md}) }
 
-func (d grpcDriver) unary(ctx context.Context, header []string, input string) *Result {
+// Unary implements [Driver].
+func (d grpcDriver) Unary(ctx context.Context, header []string, input string) *Result {
 	var head, trail metadata.MD
 	res, err := d.client.Execute(metadata.AppendToOutgoingContext(ctx, header...), &dummyv1.DummyRequest{Input: input},
 		grpc.Header(&head), grpc.Trailer(&trail))
@@ -30,54 +29,62 @@ func (d grpcDriver) unary(ctx context.Context, header []string, input string) *R
 	return out
 }
 
-func (d grpcDriver) open(ctx context.Context, shape core.Shape, header []string) (driven, error) {
+// Open implements [Driver].
+func (d grpcDriver) Open(ctx context.Context, shape core.Shape, header []string) (DriverStream, error) {
 	ctx = metadata.AppendToOutgoingContext(ctx, header...)
 	switch shape {
 	case core.ShapeClientStream:
 		stream, err := d.client.ExecuteClientStream(ctx)
-		return &grpcStream{ClientStream: stream, recv: func() (string, error) {
+		one := &oneResponse{receive: func() (string, error) {
 			res, err := stream.CloseAndRecv()
 			return res.GetOutput(), err
-		}, single: true}, err
+		}}
+		return &grpcStream{stream: stream, receive: one.Receive}, err
 	case core.ShapeServerStream:
 		return &grpcServerStream{ctx: ctx, client: d.client}, nil
 	case core.ShapeBidiStream, core.ShapeUnary:
 	}
 	stream, err := d.client.ExecuteClientServerStream(ctx)
-	return &grpcStream{ClientStream: stream, recv: func() (string, error) {
+	return &grpcStream{stream: stream, receive: func() (string, error) {
 		res, err := stream.Recv()
 		return res.GetOutput(), err
 	}}, err
 }
 
-type grpcStream struct {
-	grpc.ClientStream
-	recv   func() (string, error)
-	single bool // one response
-	done   bool
-	err    error
+// oneResponse receives the one response of a client stream, and then the same end again and again.
+type oneResponse struct {
+	receive func() (string, error)
+	done    bool
+	err     error
 }
 
-func (s *grpcStream) send(input string) error { return s.SendMsg(&dummyv1.DummyRequest{Input: input}) }
-func (s *grpcStream) closeSend() error        { return s.CloseSend() }
-func (s *grpcStream) receive() (string, error) {
-	if s.single && s.done {
-		if s.err == nil {
-			return "", io.EOF
-		}
-		return "", s.err
+func (o *oneResponse) Receive() (output string, err error) {
+	if o.done {
+		return "", o.err
 	}
-	var output string
-	output, s.err = s.recv()
-	s.done = true
-	return output, s.err
+	o.done, o.err = true, io.EOF
+	if output, err = o.receive(); err != nil {
+		o.err = err
+	}
+	return output, err
 }
-func (s *grpcStream) close() error { return nil } // its context is canceled
-func (s *grpcStream) header() *core.Metadata {
-	md, _ := s.Header()
+
+type grpcStream struct {
+	stream  grpc.ClientStream
+	receive func() (string, error)
+}
+
+func (s *grpcStream) Send(input string) error {
+	return s.stream.SendMsg(&dummyv1.DummyRequest{Input: input})
+}
+func (s *grpcStream) CloseSend() error         { return s.stream.CloseSend() }
+func (s *grpcStream) Receive() (string, error) { return s.receive() }
+func (s *grpcStream) Close() error             { return nil } // its context is canceled
+func (s *grpcStream) Header() *core.Metadata {
+	md, _ := s.stream.Header()
 	return wrapMD(md)
 }
-func (s *grpcStream) trailer() *core.Metadata { return wrapMD(s.Trailer()) }
+func (s *grpcStream) Trailer() *core.Metadata { return wrapMD(s.stream.Trailer()) }
 
 // grpcServerStream opens with its request.
 type grpcServerStream struct {
@@ -87,27 +94,27 @@ type grpcServerStream struct {
 	err    error
 }
 
-func (s *grpcServerStream) send(input string) error {
+func (s *grpcServerStream) Send(input string) error {
 	s.stream, s.err = s.client.ExecuteServerStream(s.ctx, &dummyv1.DummyRequest{Input: input})
 	return s.err
 }
-func (s *grpcServerStream) closeSend() error { return nil }
-func (s *grpcServerStream) receive() (string, error) {
+func (s *grpcServerStream) CloseSend() error { return nil }
+func (s *grpcServerStream) Receive() (string, error) {
 	if s.err != nil {
 		return "", s.err
 	}
 	res, err := s.stream.Recv()
 	return res.GetOutput(), err
 }
-func (s *grpcServerStream) close() error { return nil }
-func (s *grpcServerStream) header() *core.Metadata {
+func (s *grpcServerStream) Close() error { return nil }
+func (s *grpcServerStream) Header() *core.Metadata {
 	if s.stream == nil {
 		return nil
 	}
 	md, _ := s.stream.Header()
 	return wrapMD(md)
 }
-func (s *grpcServerStream) trailer() *core.Metadata {
+func (s *grpcServerStream) Trailer() *core.Metadata {
 	if s.stream == nil {
 		return nil
 	}

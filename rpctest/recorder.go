@@ -3,6 +3,7 @@ package rpctest
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -11,8 +12,12 @@ import (
 )
 
 // Recorder writes down what its interceptors see of calls, in order, on any
-// side. It may be used by many goroutines.
+// side. The zero value is ready. It may be used by many goroutines.
 type Recorder struct {
+	// Full adds the request metadata to what is recorded of an entry, and to that of an
+	// end the message for the peer and the response metadata. It is set before the first call.
+	Full bool
+
 	mu      sync.Mutex
 	changed sync.Cond
 	events  []Event
@@ -26,7 +31,7 @@ type Event struct {
 	Side core.Side
 	// What is "enter", "request", "response" or "end".
 	What string
-	// Text says more: of a message its content, of an entry the call, of an end code and error.
+	// Text says more: of a message its content, of an entry the call, of an end the code or "panic". See [Recorder].
 	Text string
 }
 
@@ -36,7 +41,11 @@ func (e Event) String() string { return fmt.Sprintf("%s %s: %s %s", e.Side, e.Na
 // Interceptor returns an interceptor that records what it sees under a name.
 func (r *Recorder) Interceptor(name string) core.Interceptor {
 	return core.InterceptorFunc(func(ctx context.Context, call *core.Call, next core.Handler) (err error) {
-		r.add(1, Event{name, call.Side(), "enter", fmt.Sprintf("%s %s", call.Shape(), call.Method())})
+		enter := fmt.Sprintf("%s %s", call.Shape(), call.Method())
+		if r.Full {
+			enter += fmt.Sprint(" ", pairs(call.RequestHeader()))
+		}
+		r.add(1, Event{name, call.Side(), "enter", enter})
 		call.OnRequest(func(_ context.Context, msg any) error {
 			r.add(0, Event{name, call.Side(), "request", text(msg)})
 			return nil
@@ -50,6 +59,12 @@ func (r *Recorder) Interceptor(name string) core.Interceptor {
 			end := core.CodeOf(err).String()
 			if !returned {
 				end = "panic"
+			}
+			if r.Full {
+				if coded := core.FindCoded(err, nil); coded != nil {
+					end += fmt.Sprintf(" %q", coded.Message())
+				}
+				end += fmt.Sprint(" ", pairs(call.ResponseMetadata()))
 			}
 			r.add(-1, Event{name, call.Side(), "end", end})
 		}()
@@ -135,4 +150,39 @@ func lines(events []Event) []string {
 		out[i] = e.String()
 	}
 	return out
+}
+
+// Diff shows how a record differs from the one wanted, an event a line: "-" before what is missing,
+// "+" before what is too much, and blanks before what both have. It is empty if they are equal.
+func Diff(want, got []Event) string {
+	if slices.Equal(want, got) {
+		return ""
+	}
+	// common[i][j] is how much want[i:] and got[j:] have in common.
+	common := make([][]int, len(want)+1)
+	for i := range common {
+		common[i] = make([]int, len(got)+1)
+	}
+	for i, w := range slices.Backward(want) {
+		for j, g := range slices.Backward(got) {
+			if common[i][j] = max(common[i+1][j], common[i][j+1]); w == g {
+				common[i][j] = common[i+1][j+1] + 1
+			}
+		}
+	}
+	var out strings.Builder
+	for i, j := 0, 0; i < len(want) || j < len(got); {
+		switch {
+		case i < len(want) && j < len(got) && want[i] == got[j]:
+			fmt.Fprintf(&out, "  %s\n", want[i])
+			i, j = i+1, j+1
+		case j == len(got) || i < len(want) && common[i+1][j] >= common[i][j+1]:
+			fmt.Fprintf(&out, "- %s\n", want[i])
+			i++
+		default:
+			fmt.Fprintf(&out, "+ %s\n", got[j])
+			j++
+		}
+	}
+	return out.String()
 }

@@ -143,4 +143,5 @@ func Run(t *testing.T, o *Options, test func(t *testing.T, c *Client)) {
 		}
 	}
 	s.Close()
+	s.abandon()
 }

@@ -52,6 +52,9 @@ type Servers struct {
 	mu    sync.Mutex
 	close []func()
 	once  sync.Once
+
+	over    context.Context //nolint:containedctx // of all streams of the clients
+	abandon context.CancelFunc
 }
 
 // listener is where a server listens and how to get there.
@@ -64,7 +67,11 @@ type listener struct {
 func NewServers(t testing.TB, o *Options) *Servers {
 	t.Helper()
 	s := &Servers{options: *o}
-	t.Cleanup(s.Close)
+	s.over, s.abandon = context.WithCancel(context.Background())
+	t.Cleanup(func() {
+		s.Close()
+		s.abandon()
+	})
 	service := dummy.New(o.Cases)
 	var creds []grpc.ServerOption
 	var serverTLS *tls.Config
@@ -217,7 +224,7 @@ func (s *Servers) httpClient(path Path) *http.Client {
 	l := s.to(path)
 	transport := &http.Transport{
 		DialContext:     func(ctx context.Context, _, _ string) (net.Conn, error) { return l.dial(ctx) },
-		TLSClientConfig: s.tls,
+		TLSClientConfig: s.tls.Clone(), // net/http writes into it
 		Protocols:       new(http.Protocols),
 	}
 	transport.Protocols.SetHTTP1(path.HTTP == 1)
