@@ -1,7 +1,8 @@
 // Command echo-server is Weft's running showcase: the Dummy service on connect-go
 // (the Connect, gRPC and gRPC-Web protocols) and on grpc-go, with one chain of
 // interceptors on both. It prints lines to paste for curl, grpcurl and buf curl,
-// and logs each request to stderr.
+// and logs each request to stderr, with its id, which the response has in x-request-id, too. With -auth-token callers
+// of the Dummy service must send the token; health and reflection stay public.
 //
 //	go run ./cmd/echo-server
 //	go run ./cmd/echo-server -demo
@@ -22,6 +23,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -38,13 +40,20 @@ func main() {
 // run is the program. It returns the exit code.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	logger := slog.New(slog.NewTextHandler(stderr, nil))
-	c := config{log: logger, connectChain: chain(logger), grpcChain: chain(logger)}
+	c := config{log: logger}
 	flags := flag.NewFlagSet("echo-server", flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
 	flags.StringVar(&c.addr, "addr", "localhost:8080", "address of the connect-go server; port 0 chooses one")
 	flags.StringVar(&c.grpcAddr, "grpc-addr", "localhost:9090", "address of the grpc-go server; port 0 chooses one")
 	flags.StringVar(&c.certFile, "tls-cert", "", "certificate file (PEM), for TLS on both")
 	flags.StringVar(&c.keyFile, "tls-key", "", "key file (PEM) of the certificate")
+	flags.Func("auth-token", "bearer token that callers must send; all may call without this flag", func(token string) error {
+		if c.token = token; token == "" {
+			return errors.New("it is empty, so that everybody would know it")
+		}
+		return nil
+	})
+	proxies := flags.String("trusted-proxies", "", "networks of proxies, as 10.0.0.0/8,192.0.2.7, whose X-Forwarded-For is believed")
 	showcase := flags.Bool("demo", false, "start both, call every outcome through every stack, print the table and exit")
 
 	err := flags.Parse(args)
@@ -61,6 +70,14 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		err = errors.New("-tls-cert and -tls-key go together")
 	case *showcase && flags.NFlag() > 1:
 		err = errors.New("-demo chooses its addresses itself and takes no other flag")
+	}
+	if err == nil {
+		var trusted []string
+		if *proxies != "" {
+			trusted = strings.Split(*proxies, ",")
+		}
+		c.connectChain, err = chain(logger, c.token, trusted)
+		c.grpcChain = c.connectChain
 	}
 	var s *servers
 	if err == nil && !*showcase {

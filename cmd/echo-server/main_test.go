@@ -31,6 +31,7 @@ import (
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/metadata"
 	reflectionv1 "google.golang.org/grpc/reflection/grpc_reflection_v1"
 	"google.golang.org/grpc/status"
 
@@ -186,15 +187,62 @@ func TestBothServersAnswerWithHealthAndReflectionAndOneChain(t *testing.T) {
 		t.Errorf("exit code %d", code)
 	}
 	logged := p.stderr.String()
-	for _, protocol := range []string{"protocol=connect shape=unary peer=127.0.0.1", "protocol=grpc shape=unary peer=127.0.0.1"} {
-		if !regexp.MustCompile(`msg=rpc method=/weft.dummy.v1.DummyService/Execute ` + protocol + `:\d+ code=unknown duration=\S+ error=.*hunter2`).MatchString(logged) {
+	for _, protocol := range []string{"protocol=connect", "protocol=grpc"} {
+		if !regexp.MustCompile(`level=ERROR msg=rpc \S+ rpc.method=weft.dummy.v1.DummyService/Execute side=server shape=unary ` + protocol +
+			` network.peer.address=127.0.0.1 network.peer.port=\d+ rpc.response.status_code=UNKNOWN duration=\S+ requests=1 responses=0 ` +
+			`error.type=UNKNOWN error.message="unknown error" error=.*hunter2.* request_id=[-0-9a-f]{36} client.address=127.0.0.1`).MatchString(logged) {
 			t.Errorf("%s is not in the log:\n%s", protocol, logged)
 		}
 	}
-	for _, line := range []string{"method=/grpc.health.v1.Health/Check", "method=/grpc.reflection.v1.ServerReflection/", "msg=panic", "msg=stopping"} {
+	for _, line := range []string{"rpc.method=grpc.health.v1.Health/Check", "rpc.method=grpc.reflection.v1.ServerReflection/", "msg=panic", "msg=stopping"} {
 		if !strings.Contains(logged, line) {
 			t.Errorf("%s is not in the log:\n%s", line, logged)
 		}
+	}
+}
+
+func TestOnlyWhoHasTheTokenIsEchoed(t *testing.T) {
+	p := launch(t, "-auth-token", "hunter2-token", "-trusted-proxies", "127.0.0.1")
+	if strings.Contains(p.stdout.String(), "hunter2") {
+		t.Errorf("the token is printed:\n%s", p.stdout)
+	}
+	client := &http.Client{Transport: &http.Transport{}}
+	if code, body := post(t, client, p.url, "hello"); code != http.StatusUnauthorized || strings.Contains(body, "hello") {
+		t.Errorf("without the token: %d %s", code, body)
+	}
+	for server, host := range map[string]string{"connect-go": p.host, "grpc-go": p.grpcHost} {
+		conn := dial(t, host, insecure.NewCredentials())
+		echo := func(token string) (header metadata.MD, err error) {
+			ctx := metadata.AppendToOutgoingContext(t.Context(), "authorization", "Bearer "+token,
+				"x-request-id", "r-"+server, "x-forwarded-for", "6.6.6.6", "x-forwarded-for", "192.0.2.7")
+			_, err = dummyv1.NewDummyServiceClient(conn).Execute(ctx, request("hello"), grpc.Header(&header))
+			return header, err
+		}
+		if header, err := echo("hunter2-token"); err != nil || !slices.Equal(header["x-request-id"], []string{"r-" + server}) {
+			t.Errorf("%s: with the token: %v, %v", server, header, err)
+		}
+		header, err := echo("wrong")
+		if core.Code(status.Code(err)) != core.CodeUnauthenticated || !strings.HasPrefix(strings.Join(header["www-authenticate"], ""), `Bearer realm="echo-server"`) {
+			t.Errorf("%s: with another: %v, %v", server, header, err)
+		}
+		if _, err := healthv1.NewHealthClient(conn).Check(t.Context(), &healthv1.HealthCheckRequest{}); err != nil {
+			t.Errorf("%s: health is not public: %v", server, err)
+		}
+	}
+	p.stop()
+	logged := p.stderr.String()
+	for _, server := range []string{"connect-go", "grpc-go"} {
+		for _, want := range []string{
+			`status_code=OK .*request_id=r-` + server + ` client.address=192.0.2.7 user.id=caller`,
+			`level=INFO .*status_code=UNAUTHENTICATED .*request_id=r-` + server + ` client.address=192.0.2.7`,
+		} {
+			if !regexp.MustCompile(want).MatchString(logged) {
+				t.Errorf("%s is not in the log:\n%s", want, logged)
+			}
+		}
+	}
+	if strings.Contains(logged, "hunter2") {
+		t.Errorf("the token is in the log:\n%s", logged)
 	}
 }
 
@@ -227,6 +275,9 @@ func TestWhatIsWrongAtTheStartIsOneLineAndExitCode2(t *testing.T) {
 		"go together":             {"-tls-cert", "cert.pem"},
 		"no such file":            {"-tls-cert", "no.pem", "-tls-key", "no.pem"},
 		"no other flag":           {"-demo", "-addr", "localhost:0"},
+		"everybody would know it": {"-auth-token", ""},
+		"a newline":               {"-auth-token", "secret\n"},
+		"do you mean":             {"-trusted-proxies", "10.0.0.0/8,10.0.0.1/8"},
 	} {
 		var stdout, stderr bytes.Buffer
 		code := run(t.Context(), args, &stdout, &stderr)
@@ -478,6 +529,7 @@ func TestThePrintedLinesWork(t *testing.T) {
 		"every address":        {"-addr", ":0", "-grpc-addr", "0.0.0.0:0"},
 		"TLS":                  {"-tls-cert", ownCert, "-tls-key", ownKey},
 		"TLS for another name": {"-tls-cert", otherCert, "-tls-key", otherKey},
+		"with a token":         {"-auth-token", "its-a-token"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := launch(t, args...)
@@ -497,7 +549,9 @@ func TestThePrintedLinesWork(t *testing.T) {
 						}
 						t.Skipf("%s is not installed (tools/setup.sh brings it; make puts it on the PATH)", line[2])
 					}
-					out, err := exec.CommandContext(t.Context(), "sh", "-c", line[1]).CombinedOutput()
+					cmd := exec.CommandContext(t.Context(), "sh", "-c", line[1])
+					cmd.Env = append(os.Environ(), tokenVariable+"=its-a-token")
+					out, err := cmd.CombinedOutput()
 					if err != nil || !want.Match(out) {
 						t.Errorf("%v\n%s", err, out)
 					}

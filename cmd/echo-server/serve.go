@@ -43,6 +43,7 @@ const (
 type config struct {
 	addr, grpcAddr    string
 	certFile, keyFile string
+	token             string // that callers must send, "" if none
 	log               *slog.Logger
 	// Both are the same, but for a test that shows what becomes of it if they are not.
 	connectChain, grpcChain []core.Interceptor

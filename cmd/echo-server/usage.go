@@ -11,6 +11,9 @@ import (
 	"github.com/rpcweft/weft/internal/dummy/dummyv1/dummyv1connect"
 )
 
+// tokenVariable is the shell's, that holds the token in the lines to paste: the token itself is not printed.
+const tokenVariable = "ECHO_TOKEN"
+
 // section is what is printed about one server.
 type section struct {
 	title string
@@ -36,20 +39,24 @@ func (s *servers) usage() []section {
 			curl, grpcurl, bufCurl = "curl --"+file, "grpcurl -"+file, "buf curl --"+file
 		}
 	}
+	header := ""
+	if s.token != "" {
+		header = ` -H "Authorization: Bearer $` + tokenVariable + `"`
+	}
 	return []section{
 		{"connect-go (Connect, gRPC, gRPC-Web) on " + connect, []string{
-			curl + " -H 'Content-Type: application/json'" + hello + quote(connect+unary),
-			curl + " -i -H 'Content-Type: application/json' -H 'X-Echo-Greeting: hello' -d '{\"input\":\"metadata\"}' " + quote(connect+unary),
-			bufCurl + hello + quote(connect+stream),
-			bufCurl + " --protocol grpcweb" + hello + quote(connect+stream),
+			curl + header + " -H 'Content-Type: application/json'" + hello + quote(connect+unary),
+			curl + header + " -i -H 'Content-Type: application/json' -H 'X-Echo-Greeting: hello' -d '{\"input\":\"metadata\"}' " + quote(connect+unary),
+			bufCurl + header + hello + quote(connect+stream),
+			bufCurl + header + " --protocol grpcweb" + hello + quote(connect+stream),
 			grpcurl + " " + quote(s.host) + " list",
-			grpcurl + hello + quote(s.host) + " " + unary[1:],
+			grpcurl + header + hello + quote(s.host) + " " + unary[1:],
 		}},
 		{"grpc-go (gRPC) on " + native, []string{
 			grpcurl + " " + quote(s.grpcHost) + " describe " + service,
 			grpcurl + ` -d '{"service":"` + service + `"}' ` + quote(s.grpcHost) + " grpc.health.v1.Health/Check",
-			grpcurl + hello + quote(s.grpcHost) + " " + stream[1:],
-			bufCurl + " --protocol grpc" + hello + quote(native+unary),
+			grpcurl + header + hello + quote(s.grpcHost) + " " + stream[1:],
+			bufCurl + header + " --protocol grpc" + hello + quote(native+unary),
 		}},
 	}
 }
@@ -58,6 +65,9 @@ func (s *servers) String() string {
 	var b strings.Builder
 	for _, section := range s.usage() {
 		fmt.Fprintf(&b, "%s\n\n  %s\n\n", section.title, strings.Join(section.lines, "\n  "))
+	}
+	if s.token != "" {
+		b.WriteString("The lines want the token of -auth-token in the variable " + tokenVariable + " of your shell.\n\n")
 	}
 	b.WriteString("Inputs that do something else: fail:CODE, fail-after:N:CODE, plain, panic, sleep:DURATION, metadata,\n" +
 		"metadata-fail:CODE, deadline.\n")
