@@ -13,8 +13,8 @@ test: lint check-generated check-tidy costs race ## run everything that CI runs
 
 lint: setup ## check formatting, vet and lint every module
 	golangci-lint fmt --diff
-	tools/each-module.sh go vet ./...
-	tools/each-module.sh golangci-lint run
+	tools/each-module.sh go vet -tags stubs ./...
+	tools/each-module.sh golangci-lint run --build-tags stubs
 
 generate: setup ## remake the generated code
 	buf generate
@@ -30,6 +30,16 @@ costs: ## check the promised allocations, which the race detector changes
 
 race: setup ## run the tests of every module under the race detector
 	tools/each-module.sh go test -race ./...
+
+# The judges' verdict depends on more than go test knows of, so it is never a cached one.
+conformance: setup ## have the Connect conformance suite judge both stacks with Weft installed
+	cd test/conformance && go test -count=1 -v -timeout 15m ./...
+
+interop: setup ## have the interop cases of grpc-go judge both stacks with Weft installed
+	cd test/interop && go test -count=1 -timeout 5m ./...
+
+clients: setup ## have clients of other languages and tools call the echo server
+	cd test/clients && go test -count=1 -v -timeout 15m ./...
 
 demo: ## start the echo server and show what it does
 	go run ./cmd/echo-server -demo

@@ -56,8 +56,8 @@ type StreamTransport interface {
 }
 
 // Stream is a native client stream, opened for one attempt. Its errors are the
-// stack's own; the end of a success is io.EOF itself. One goroutine sends while one receives; Close may be called
-// beside both, once, after the context was canceled or the stream has ended.
+// stack's own; the end of a success is io.EOF itself. One goroutine sends while one receives; Close is called
+// once, perhaps beside both, after the context was canceled or the stream has ended, and makes a Receive come back.
 type Stream interface {
 	// Send sends a message, or flushes the header if msg is nil. It returns io.EOF when the stream
 	// is over and Receive knows why.

@@ -82,7 +82,11 @@ type streamAttempt struct {
 	receiving int   // Receive and Header in flight
 	late      error // why it should end once they are back
 	replaying bool
+	once      sync.Once
 }
+
+// close ends the native stream, once.
+func (a *streamAttempt) close() { a.once.Do(a.stream.Close) }
 
 // Start runs the chain. root must have been made ready by [Call.Init]; its transport must be a
 // [StreamTransport].
@@ -165,6 +169,7 @@ func (s *ClientStream) drive(ctx context.Context, call *Call) (err error) {
 	case <-a.done:
 	case <-ctx.Done():
 		s.expire(a, ctx.Err())
+		a.close() // not every stack tells a Receive in flight of the context
 		<-a.done
 	}
 	return call.finish(call.Normalize(a.outcome))
@@ -202,7 +207,7 @@ func (s *ClientStream) release(a *streamAttempt) {
 	}
 	s.mu.Unlock()
 	if a.stream != nil {
-		a.stream.Close()
+		a.close()
 	}
 	if hooks := a.call.hooks.Load(); hooks != nil {
 		hooks.close()
@@ -578,6 +583,9 @@ func (s *ClientStream) meetResponse(a *streamAttempt, msg any) error {
 		return errOver
 	}
 	s.commit(a)
+	if hooks := s.root.hooks.Load(); a.late != nil && hooks != nil {
+		hooks.interrupt()
+	}
 	s.mu.Unlock()
 	return s.root.meet(false, msg)
 }

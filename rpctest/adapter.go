@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -19,7 +20,14 @@ import (
 	"github.com/rpcweft/weft/core"
 )
 
-// Adapter is what brings interceptors to a stack, as [TestAdapter] wants it.
+// Adapter is what brings interceptors to a stack, as [TestAdapter] wants it. To fill it in takes:
+//
+//   - a server of the stack that passes each call of the Dummy service to [Service.Serve], with the handler's side
+//     of the call as a [ServiceStream], behind the adapter with Options.Server. [Procedure] names the methods;
+//   - a client of the stack behind the adapter with Options.Client, wrapped as a [Driver] for [NewClient];
+//   - an [Environment] that starts and ends both.
+//
+// The kit's cases find the rest by what they do on the wire and what interceptors see on either side.
 type Adapter struct {
 	// Paths are the ways from client to server that the adapter has a part in. Stacks of one's own have any
 	// name; HTTP is 2 if there are bidirectional streams.
@@ -128,12 +136,12 @@ func TestAdapter(t *testing.T, a Adapter) {
 // CheckAdapter does what [TestAdapter] does and returns the failures. t does not fail of them.
 func CheckAdapter(t testing.TB, a Adapter) []Failure {
 	t.Helper()
-	failures := []Failure{}
-	patience := maxHung
-	for _, c := range conformance() {
-		failures = append(failures, a.check(t, c, &patience)...)
+	cases, patience := conformance(), maxHung
+	failures := make([][]Failure, len(cases))
+	for i, c := range cases {
+		failures[i] = a.check(t, c, &patience)
 	}
-	return failures
+	return slices.Concat(failures...)
 }
 
 const (
@@ -242,8 +250,15 @@ func (k *trial) startBare(o Options) *Client {
 	}
 	env := k.adapter.Start(k.t, &o)
 	k.mu.Lock()
-	k.env = env
+	over := k.over
+	if !over {
+		k.env = env
+	}
 	k.mu.Unlock()
+	if over {
+		env.Close()
+		runtime.Goexit()
+	}
 	k.client = env.Client(k.path, k.shape)
 	return k.client
 }

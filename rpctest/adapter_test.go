@@ -155,7 +155,7 @@ func brokenAdapters() []broken {
 		// Over means over.
 		{fault: "next returns when a stream of a client is open", more: true, want: []string{
 			"over means over/while a stream is open", "over means over/the client cancels", "over means over/the deadline passes", "over means over/an early close",
-			"over means over/an abandoned stream", "over means over/a failure", "over means over/the connection is lost", "over means over/defer cancel()",
+			"over means over/an abandoned stream", "over means over/a cancellation in Receive", "over means over/a failure", "over means over/defer cancel()",
 			"same in/codes after next", "same in/response metadata", "same in/messages",
 		}, start: with(func(o *Options) {
 			chain := core.NewChain(o.Client...)
@@ -171,7 +171,7 @@ func brokenAdapters() []broken {
 		})},
 		{fault: "the handler does not hear of the end", want: []string{
 			"over means over/the client cancels", "over means over/the deadline passes", "over means over/an early close",
-			"over means over/an abandoned stream", "over means over/the connection is lost", "same out/a context",
+			"over means over/an abandoned stream", "over means over/a cancellation in Receive", "over means over/the connection is lost", "same out/a context",
 		}, start: inServer(func(ctx context.Context, call *core.Call, next core.Handler) error {
 			return next(context.WithoutCancel(ctx), call)
 		})},
@@ -348,7 +348,7 @@ func brokenAdapters() []broken {
 				return answer(call, &Response{Output: "hi"})
 			}))
 		})},
-		{fault: "responses are read ahead", want: []string{"over means over/while a stream is open", "same out/responses before a failure", "same out/an interceptor of the server spoils a success"}, start: driving(nil, func(s DriverStream) DriverStream {
+		{fault: "responses are read ahead", want: []string{"over means over/while a stream is open", "over means over/a cancellation in Receive", "same out/responses before a failure", "same out/an interceptor of the server spoils a success"}, start: driving(nil, func(s DriverStream) DriverStream {
 			var next string
 			var err error
 			began := false
@@ -452,10 +452,9 @@ func TestTheKitFindsBrokenAdapters(t *testing.T) {
 			var failures []Failure
 			// In a bubble, what hangs costs no time.
 			synctest.Test(t, func(t *testing.T) {
-				patience := maxHung
 				for _, c := range conformance() {
 					// The race detector has seen the others' many times, without faults.
-					if !raceEnabled() || slices.Contains(b.want, c.promise+"/"+c.name) {
+					if patience := maxHung; !raceEnabled() || slices.Contains(b.want, c.promise+"/"+c.name) {
 						failures = append(failures, a.check(t, c, &patience)...)
 					}
 				}

@@ -57,7 +57,7 @@ func overCases() []conformanceCase {
 		}},
 		{promiseOver, "while a stream is open", "next must not return before the stream is over: what interceptors measure, hold or cancel lasts as long as the stream.", onlyStreams, func(k *trial) {
 			cases, running, release := k.hold()
-			s := k.open(Options{Cases: cases}, "hold")
+			s := k.open(cases)
 			if k.shape.ServerStreams() {
 				_, err := s.Receive()
 				k.equal("first message", "ok", show(err))
@@ -91,6 +91,11 @@ func overCases() []conformanceCase {
 		}},
 		{promiseOver, "the deadline passes", "next must return when the deadline of the application passes, on the server too.", allShapes, func(k *trial) {
 			cases, _, _ := k.hold()
+			hold := cases["hold"]
+			cases["hold"] = func(ctx context.Context, in *Input) (string, error) {
+				<-k.gone.Done() // the server's clock must not be the first to tell the client
+				return hold(ctx, in)
+			}
 			c := k.start(Options{Cases: cases})
 			ctx, cancel := context.WithTimeout(k.ctx, 20*time.Millisecond)
 			defer cancel()
@@ -100,7 +105,7 @@ func overCases() []conformanceCase {
 		}},
 		{promiseOver, "an early close", "next must return when the application closes a stream that has not ended: it is canceled.", onlyStreams, func(k *trial) {
 			cases, running, _ := k.hold()
-			s := k.open(Options{Cases: cases}, "hold")
+			s := k.open(cases)
 			await(running)
 			_ = s.Close()
 			k.ended(core.SideClient, "canceled")
@@ -108,9 +113,21 @@ func overCases() []conformanceCase {
 		}},
 		{promiseOver, "an abandoned stream", "next must return when the context of a stream is canceled of which the application never calls anything again.", onlyStreams, func(k *trial) {
 			cases, running, _ := k.hold()
-			s := k.open(Options{Cases: cases}, "hold")
+			s := k.open(cases)
 			await(running)
 			s.Cancel()
+			k.ended(core.SideClient, "canceled")
+			k.ended(core.SideServer, errorOrNone)
+		}},
+		{promiseOver, "a cancellation in Receive", "a Receive that waits must return when the context is canceled, also while the requests have not ended, and then next has returned.", allShapes[2:], func(k *trial) {
+			cases, _, _ := k.hold()
+			s := k.open(cases)
+			_, err := s.Receive()
+			k.equal("first message", "ok", show(err))
+			time.AfterFunc(time.Millisecond, s.Cancel)
+			_, err = s.Receive()
+			k.equal("code of Receive", core.CodeCanceled, core.CodeOf(err))
+			k.overNow()
 			k.ended(core.SideClient, "canceled")
 			k.ended(core.SideServer, errorOrNone)
 		}},
@@ -690,13 +707,13 @@ func await(running <-chan struct{}) {
 	}
 }
 
-// open starts and opens a stream with one request.
-func (k *trial) open(o Options, input string) *Stream {
-	s, err := k.start(o).Open(k.ctx)
+// open starts and opens a stream with the request that holds.
+func (k *trial) open(cases map[string]Case) *Stream {
+	s, err := k.start(Options{Cases: cases}).Open(k.ctx)
 	if err != nil {
 		panic(err)
 	}
-	_ = s.Send(input) // Receive has the reason
+	_ = s.Send("hold") // Receive has the reason
 	return s
 }
 

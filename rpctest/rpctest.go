@@ -1,16 +1,16 @@
 // Package rpctest tests interceptors on every stack, protocol and shape at once.
 //
 //	rpctest.Run(t, &rpctest.Options{Server: []core.Interceptor{auth}}, func(t *testing.T, c *rpctest.Client) {
-//		res := c.With("authorization", "wrong").Call(t.Context(), "hello")
-//		if core.CodeOf(res.Err) != core.CodeUnauthenticated {
-//			t.Error(res)
-//		}
+//		c.With("authorization", "wrong").Call(t.Context(), "hello").Want(t, core.CodeUnauthenticated, "")
 //	})
 //
 // runs the function as a subtest for each [Path] and shape, against servers of connect-go and grpc-go
 // that serve the Dummy service. It echoes what it gets; see [Options.Cases] for how to make it do something else.
 //
 // Everything runs in memory, without ports, also inside a testing/synctest bubble.
+//
+// [Call] runs interceptors without any stack, a [Recorder] writes down what interceptors see, and [TestAdapter]
+// tests an adapter of a further stack.
 package rpctest
 
 import (

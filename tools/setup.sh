@@ -1,6 +1,7 @@
 #!/bin/sh
 # Brings everything the Makefile's targets use beyond Go and make: system packages (as root on Debian; elsewhere it
-# says what is missing), the Node.js packages of each package-lock.json, and the Go tools of tools/go.mod in tools/bin.
+# says what is missing), the Node.js packages of each package-lock.json, the Go tools of tools/go.mod in tools/bin, and
+# generated code that is not committed.
 # shellcheck disable=SC2086 # lists of packages are to be split
 set -eu
 cd "$(dirname "$0")/.."
@@ -13,11 +14,15 @@ fail() {
 command -v go >/dev/null || fail 'go is missing: install Go 1.26 or newer (https://go.dev/doc/install)'
 
 packages='ca-certificates curl gcc git libc6-dev npm' # a package without a command of its name has a check below
+if [ -n "${CI-}" ] || { [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; }; then
+	packages="$packages python3-grpcio" # for test/clients, which elsewhere does without
+fi
 missing=
 for package in $packages; do
 	case $package in
 	ca-certificates) [ ! -e /etc/debian_version ] || [ -e /etc/ssl/certs/ca-certificates.crt ] ;;
 	libc6-dev) echo '#include <stdlib.h>' | gcc -E - ;;
+	python3-grpcio) python3 -c 'import grpc' || /usr/bin/python3 -c 'import grpc' ;; # Debian's need not be the first
 	*) command -v "$package" ;;
 	esac >/dev/null 2>&1 || missing="$missing $package"
 done
@@ -45,3 +50,4 @@ echo "node $node, npm $(npm --version 2>/dev/null)"
 [ "$(echo "$node" | sed 's/^v\([0-9]*\).*/\1/')" -ge 20 ] || fail "node $node is too old: install Node.js 20 or newer"
 
 GOBIN="$PWD/tools/bin" go -C tools install tool
+PATH="$PWD/tools/node_modules/.bin:$PATH" go -C test/conformance generate # stubs of the suite, without which it does not compile

@@ -1,0 +1,6 @@
+//go:build race
+
+package clients
+
+// The echo server is built as the tests are.
+const race = true
