@@ -3,13 +3,13 @@ system_path := $(PATH)
 export PATH := $(CURDIR)/tools/bin:$(CURDIR)/tools/node_modules/.bin:$(PATH)
 
 .NOTPARALLEL:
-.PHONY: help test lint generate check-generated check-tidy costs race demo setup
+.PHONY: help test lint generate check-generated check-tidy costs race conformance interop clients demo setup
 
 help: ## print the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # The outside judges (programs that no one here wrote) come last, each a target of its own.
-test: lint check-generated check-tidy costs race ## run everything that CI runs
+test: lint check-generated check-tidy costs race conformance interop clients ## run everything that CI runs
 
 lint: setup ## check formatting, vet and lint every module
 	golangci-lint fmt --diff

@@ -432,8 +432,11 @@ func (c *Call) leave(level int32, err error) error {
 		unmet = c.shape == ShapeUnary && c.reply() != nil
 		err = c.finish(err)
 	}
-	if unmet = c.takeUnmet() || unmet; unmet && err == nil {
-		err = c.meetAnswer(c.reply())
+	if level > 0 { // else a chain inside of an interceptor, whose link does it
+		unmet = c.takeUnmet() || unmet
+	}
+	if unmet && err == nil {
+		err = c.meetAnswer(level, c.reply())
 	}
 	c.failed.Store(err != nil)
 	return err

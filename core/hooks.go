@@ -3,6 +3,7 @@ package core
 import (
 	"context"
 	"fmt"
+	"math"
 	"net/http"
 	"runtime/debug"
 	"sync"
@@ -23,6 +24,7 @@ type Hook func(ctx context.Context, msg any) error
 type hook struct {
 	run     Hook
 	request bool
+	level   int32           // of the link that added it
 	ctx     context.Context //nolint:containedctx // bound when its interceptor calls next
 }
 
@@ -65,7 +67,7 @@ func (c *Call) addHook(run Hook, request bool) {
 	}
 	h.gate.Lock()
 	defer h.gate.Unlock()
-	h.list = append(h.list, hook{run: run, request: request})
+	h.list = append(h.list, hook{run: run, request: request, level: c.level.Load()})
 }
 
 // bind gives the hooks that were added since the context of the next that follows.
@@ -117,26 +119,27 @@ func (c *Call) meet(request bool, msg any) error {
 	if h.closed {
 		return errOver
 	}
-	return c.each(h, request, msg)
+	return c.each(h, math.MaxInt32, request, msg)
 }
 
-// meetAnswer lets the hooks see a response that an interceptor gave when the RPC was over, or never was.
-func (c *Call) meetAnswer(msg any) error {
+// meetAnswer lets the hooks see a response that the interceptor at level gave when the RPC was over, or
+// never was: not those inside of it, whose next has returned.
+func (c *Call) meetAnswer(level int32, msg any) error {
 	h := c.hooks.Load()
 	if h == nil || h.stuck.Load() != nil {
 		return nil // no hooks, or the interceptor has forgiven one that failed
 	}
 	h.gate.RLock()
 	defer h.gate.RUnlock()
-	err := c.each(h, false, msg)
+	err := c.each(h, level, false, msg)
 	if s := h.stuck.Load(); s != nil && s.panic != nil {
 		s.panic.raise()
 	}
 	return err
 }
 
-// each lets the hooks see a message. The gate is held.
-func (c *Call) each(h *hooks, request bool, msg any) (err error) {
+// each lets the hooks up to a level see a message. The gate is held.
+func (c *Call) each(h *hooks, level int32, request bool, msg any) (err error) {
 	returned := false
 	defer func() {
 		if returned {
@@ -151,7 +154,7 @@ func (c *Call) each(h *hooks, request bool, msg any) (err error) {
 		if !request {
 			one = &h.list[len(h.list)-1-i]
 		}
-		if one.request != request {
+		if one.request != request || one.level > level {
 			continue
 		}
 		if err = one.run(one.ctx, msg); err != nil {
