@@ -740,9 +740,9 @@ func (o oddStatusError) GRPCStatus() *status.Status { return status.New(codes.Co
 // An error is a failure for everybody who sees it, whatever code it claims.
 func TestFault12AnErrorWithABadCodeIsNeverASuccess(t *testing.T) {
 	raised := map[string]error{
-		"ours with code 0":      badCode(0),
-		"ours with code 99":     badCode(99),
-		"wrapped":               fmt.Errorf("hunter2: %w", badCode(0)),
+		"ours with code 0":      badCodeError(0),
+		"ours with code 99":     badCodeError(99),
+		"wrapped":               fmt.Errorf("hunter2: %w", badCodeError(0)),
 		"connect's, code 0":     connect.NewError(0, errors.New("bad")),
 		"connect's, code 99":    connect.NewError(99, errors.New("bad")),
 		"grpc's, code 0":        oddStatusError(0),

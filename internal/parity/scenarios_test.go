@@ -367,8 +367,8 @@ func errorScenarios() []scenario {
 			outcome(core.CodeCanceled, "the call was canceled")),
 		raise("error with a cause", func() error { return errors.NotFound("public").WithCause(errors.New("hunter2")) },
 			outcome(core.CodeNotFound, "public")),
-		raise("error with code OK", func() error { return badCode(0) }, outcome(core.CodeInternal, "bad")),
-		raise("error with code 99", func() error { return badCode(99) }, outcome(core.CodeInternal, "bad")),
+		raise("error with code OK", func() error { return badCodeError(0) }, outcome(core.CodeInternal, "bad")),
+		raise("error with code 99", func() error { return badCodeError(99) }, outcome(core.CodeInternal, "bad")),
 		raise("error whose message is not UTF-8", func() error { return errors.NotFound("a\xffb") }, outcome(core.CodeNotFound, "a\uFFFDb")),
 		raise("error with an odd message", func() error { return errors.NotFound("a%%20\nb ü 日本 \"q\"") }, outcome(core.CodeNotFound, "a%20\nb ü 日本 \"q\"")),
 		raise("error with metadata", func() error {
@@ -380,12 +380,12 @@ func errorScenarios() []scenario {
 	}
 }
 
-// badCode is an error that claims a code that no error may have.
-type badCode core.Code
+// badCodeError is an error that claims a code that no error may have.
+type badCodeError core.Code
 
-func (badCode) Error() string     { return "hunter2" }
-func (b badCode) Code() core.Code { return core.Code(b) }
-func (badCode) Message() string   { return "bad" }
+func (badCodeError) Error() string     { return "hunter2" }
+func (b badCodeError) Code() core.Code { return core.Code(b) }
+func (badCodeError) Message() string   { return "bad" }
 
 func endScenarios() []scenario {
 	run := func(f func(t *testing.T, s *rpctest.Stream) []string, input string, cancelAfter time.Duration) func(*testing.T, *rpctest.Client) []string {
