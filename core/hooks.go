@@ -18,7 +18,8 @@ import (
 // Hooks for requests and hooks for responses may run at the same time as each other, never
 // as themselves. next returns only after running hooks have finished, and none starts later. The first
 // error or panic of a hook sticks: later sends and receives of the stream return it, and so does
-// next. EOF, header flushes and messages that could not be sent or received are not messages.
+// next. EOF, header flushes and messages that could not be received, or were sent on what is known to be over, are not
+// messages. One that turns out in the stack's own send not to be sendable, because it is too large, say, has met the hooks already.
 type Hook func(ctx context.Context, msg any) error
 
 type hook struct {
