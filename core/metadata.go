@@ -61,11 +61,13 @@ type RawMetadata struct {
 // NewMetadata returns metadata of its own, apart from any call, from pairs of
 // key and value. It returns an InvalidArgument error that names a pair that
 // cannot be sent, and panics if the number of strings is odd.
-func NewMetadata(pairs ...string) (*Metadata, error) {
+func NewMetadata(pairs ...string) (*Metadata, error) { return newMetadata(0, pairs) }
+
+func newMetadata(kind MetadataKind, pairs []string) (*Metadata, error) {
 	if len(pairs)%2 != 0 {
 		panic("core: NewMetadata wants pairs of key and value, got an odd number of strings")
 	}
-	m := &Metadata{bound: true}
+	m := &Metadata{bound: true, kind: kind}
 	for i := 0; i < len(pairs); i += 2 {
 		if err := m.Add(pairs[i], pairs[i+1]); err != nil {
 			return nil, err
@@ -76,19 +78,7 @@ func NewMetadata(pairs ...string) (*Metadata, error) {
 
 // NewTrailer is [NewMetadata] for what travels in a trailer, which refuses what HTTP does not carry there:
 // authorization, cache-control, www-authenticate and their like (RFC 9110, section 6.5.1).
-func NewTrailer(pairs ...string) (*Metadata, error) {
-	m, err := NewMetadata(pairs...)
-	if err != nil {
-		return nil, err
-	}
-	m.kind = KindResponseTrailer
-	for key := range m.All() {
-		if headerOnly(key) {
-			return nil, headerOnlyError(key)
-		}
-	}
-	return m, nil
-}
+func NewTrailer(pairs ...string) (*Metadata, error) { return newMetadata(KindResponseTrailer, pairs) }
 
 // WrapMetadata returns a read-only view of a stack's own map, for adapters.
 func WrapMetadata(raw RawMetadata) *Metadata {
@@ -213,7 +203,7 @@ func (m *Metadata) write(key string, value *string, replace bool) error {
 	}
 	if value != nil {
 		if m.kind == KindResponseTrailer && headerOnly(key) {
-			return headerOnlyError(key)
+			return faultf(CodeInvalidArgument, "metadata key %q belongs into a header: HTTP carries no such trailer", key)
 		}
 		if err := validateValue(key, *value); err != nil {
 			return err
@@ -405,10 +395,6 @@ func headerOnly(key string) bool {
 		return true
 	}
 	return strings.HasPrefix(key, "if-")
-}
-
-func headerOnlyError(key string) error {
-	return faultf(CodeInvalidArgument, "metadata key %q belongs into a header: HTTP carries no such trailer", key)
 }
 
 func validateValue(key, value string) error {

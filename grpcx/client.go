@@ -41,14 +41,13 @@ func (c *client) requestHeader() core.RawMetadata {
 }
 
 // attemptOf makes c an attempt of call.
-func (c *client) attemptOf(call *core.Call, of *client) {
+func (c *client) attemptOf(call *core.Call) {
 	if call.RequestHeader().Touched() {
 		c.header = metadata.MD(call.RequestHeader().Raw().Map).Copy()
 		if c.header == nil {
 			c.header = metadata.MD{}
 		}
 	}
-	c.ctx = of.ctx
 }
 
 // outgoing gives ctx the metadata of the request, if anyone has touched it.
@@ -128,7 +127,7 @@ func (c *unaryClient) NewAttempt(call *core.Call) *core.Call {
 	})
 	attempt := &unaryClient{reply: message.New(c.reply), cc: c.cc, invoker: c.invoker, opts: opts}
 	attempt.init(c.ctx, attempt, call.Method(), core.ShapeUnary, nil)
-	attempt.attemptOf(call, &c.client)
+	attempt.attemptOf(call)
 	return &attempt.Call
 }
 
