@@ -19,7 +19,8 @@ import (
 // as themselves. next returns only after running hooks have finished, and none starts later. The first
 // error or panic of a hook sticks: later sends and receives of the stream return it, and so does
 // next. EOF, header flushes and messages that could not be received, or were sent on what is known to be over, are not
-// messages. One that turns out in the stack's own send not to be sendable, because it is too large, say, has met the hooks already.
+// messages. One that turns out in the stack's own send not to be sendable, because it is too large, say, has met the hooks already;
+// one whose attempt ends at that moment may have met those outside of the attempt alone.
 type Hook func(ctx context.Context, msg any) error
 
 type hook struct {

@@ -201,15 +201,15 @@ func (r run) pass(t *testing.T, passed, expected int) {
 		t.Errorf("want %d to pass and %d to fail as known; hung: %v\n%s", passed, expected, o.hung, o.output)
 	}
 	if r.mode != "server" && !*bare {
-		checkReport(t, "client", o.client)
+		checkReport(t, "client", o.client, r.attempts)
 	}
 	if r.mode != "client" && !*bare {
-		checkReport(t, "server", o.server)
+		checkReport(t, "server", o.server, false)
 	}
 }
 
 // checkReport demands that the chain saw the calls, all that it sees of a call, and each end.
-func checkReport(t *testing.T, side string, r chain.Report) {
+func checkReport(t *testing.T, side string, r chain.Report, attempts bool) {
 	t.Helper()
 	t.Logf("%s: the chain saw %+v", side, r.Inner)
 	for _, problem := range r.Problems {
@@ -220,6 +220,10 @@ func checkReport(t *testing.T, side string, r chain.Report) {
 		t.Errorf("%s: the chain saw nothing of something: %+v", side, r)
 	}
 	o.Keys, i.Keys = 0, 0
+	// A server may end a stream while a message is on its way from the hooks outside of an attempt to those inside.
+	if lost := o.Requests - i.Requests; attempts && lost > 0 && lost <= i.Failed {
+		o.Requests = i.Requests
+	}
 	if o != i {
 		t.Errorf("%s: the first interceptor saw %+v, the last %+v", side, o, i)
 	}
