@@ -3,13 +3,13 @@ system_path := $(PATH)
 export PATH := $(CURDIR)/tools/bin:$(CURDIR)/tools/node_modules/.bin:$(PATH)
 
 .NOTPARALLEL:
-.PHONY: help test lint generate check-generated check-tidy costs race conformance interop clients demo setup
+.PHONY: help test lint generate check-generated check-tidy costs race conformance interop clients browser demo setup
 
 help: ## print the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # The outside judges (programs that no one here wrote) come last, each a target of its own.
-test: lint check-generated check-tidy costs race conformance interop clients ## run everything that CI runs
+test: lint check-generated check-tidy costs race conformance interop clients browser ## run everything that CI runs
 
 lint: setup ## check formatting, vet and lint every module
 	golangci-lint fmt --diff
@@ -17,7 +17,8 @@ lint: setup ## check formatting, vet and lint every module
 	tools/each-module.sh golangci-lint run --build-tags stubs
 
 generate: setup ## remake the generated code
-	buf generate
+	tools/generate.sh
+	go -C test/browser run ./cmd/bundle
 
 check-generated: setup ## fail if the generated code is not what `make generate` writes
 	tools/check-generated.sh
@@ -40,6 +41,9 @@ interop: setup ## have the interop cases of grpc-go judge both stacks with Weft 
 
 clients: setup ## have clients of other languages and tools call the echo server
 	cd test/clients && go test -count=1 -v -timeout 15m ./...
+
+browser: setup ## have clients in a real browser, and its page, call the echo server
+	cd test/browser && go test -count=1 -v -timeout 15m ./...
 
 demo: ## start the echo server and show what it does
 	go run ./cmd/echo-server -demo

@@ -27,12 +27,12 @@ type Call struct {
 	respTrailer Metadata
 	armed       atomic.Bool // next has reached the RPC
 	stream      *ClientStream
-	attempt     *attempt // if the call is one
+	attempt     attempt // with a parent if the call is one
 
 	// These may meet a next that an interceptor has given up on, in a goroutine of its own.
 	hooks    atomic.Pointer[hooks]
-	attempts atomic.Pointer[attempts] // once the call has made one
-	mu       sync.Mutex               // for response and unmet
+	attempts attempts
+	mu       sync.Mutex // for response and unmet
 }
 
 // Side is the side of the wire on which an interceptor runs.
@@ -217,7 +217,7 @@ func (c *Call) ResponseMetadata() *Metadata {
 // Request returns the request message of a unary call, nil on streams: see
 // [Call.OnRequest]. It may be changed in place before next; an attempt's is its own.
 func (c *Call) Request() any {
-	if a := c.attempt; a != nil && !a.cloned && a.parent.Request() != nil {
+	if a := &c.attempt; a.parent != nil && !a.cloned && a.parent.Request() != nil {
 		a.cloned = true
 		c.request, _ = c.transport.Clone(a.parent.Request())
 	}
@@ -227,7 +227,7 @@ func (c *Call) Request() any {
 // Outgoing returns the request message to send, for adapters: without the copy that
 // [Call.Request] makes for an attempt, since nobody changed it.
 func (c *Call) Outgoing() any {
-	if a := c.attempt; a != nil && !a.cloned {
+	if a := &c.attempt; a.parent != nil && !a.cloned {
 		return a.parent.Outgoing()
 	}
 	return c.request
@@ -254,10 +254,8 @@ func (c *Call) reply() any {
 	if response != nil {
 		return response
 	}
-	if made := c.attempts.Load(); made != nil {
-		if adopted := made.adopted.Load(); adopted != nil {
-			return adopted.reply()
-		}
+	if adopted := c.attempts.adopted.Load(); adopted != nil {
+		return adopted.reply()
 	}
 	return nil
 }
@@ -346,11 +344,7 @@ func (c *Call) Outcome() *Call { return c.outcome() }
 
 func (c *Call) outcome() *Call {
 	for {
-		made := c.attempts.Load()
-		if made == nil {
-			return c
-		}
-		adopted := made.adopted.Load()
+		adopted := c.attempts.adopted.Load()
 		if adopted == nil {
 			return c
 		}
@@ -386,11 +380,11 @@ func (c *Call) enter(ctx context.Context, level int32) error {
 	if hooks := c.hooks.Load(); hooks != nil {
 		hooks.bind(ctx)
 	}
-	if c.attempts.Load() != nil {
+	if c.attempts.count.Load() > 0 {
 		return faultf(CodeInternal, "next was called with a call of %s that has attempts: give it an attempt", c.method)
 	}
-	if c.attempt != nil {
-		return c.attempt.enter(ctx, c)
+	if c.attempt.parent != nil {
+		return c.attempt.enter(ctx)
 	}
 	return nil
 }
@@ -428,7 +422,7 @@ func (c *Call) invoke(ctx context.Context) error {
 // answered by itself, the response meets the hooks outside of it.
 func (c *Call) leave(level int32, err error) error {
 	unmet := false
-	if made := c.attempts.Load(); made != nil && made.level == level {
+	if c.attempts.count.Load() > 0 && c.attempts.level == level {
 		unmet = c.shape == ShapeUnary && c.reply() != nil
 		err = c.finish(err)
 	}
@@ -444,8 +438,8 @@ func (c *Call) leave(level int32, err error) error {
 
 // attempts is what a call knows about the attempts made of it.
 type attempts struct {
-	level   int32 // of the link that made them
-	count   int
+	level   int32        // of the link that made them; written before count
+	count   atomic.Int32 // so far
 	adopted atomic.Pointer[Call]
 
 	mu    sync.Mutex // attempts may run at once
@@ -456,9 +450,9 @@ type attempts struct {
 // attempt is what an attempt knows about itself.
 type attempt struct {
 	parent  *Call
-	number  int
-	refused error
+	number  int32
 	cloned  bool
+	refused error
 }
 
 // NewAttempt returns a call of its own for one of several next of an
@@ -471,12 +465,12 @@ type attempt struct {
 // All of the interceptor's next must have attempts, the first one too. On servers next
 // returns a FailedPrecondition error for an attempt.
 func (c *Call) NewAttempt() *Call {
-	a := &attempt{parent: c}
+	a := attempt{parent: c}
 	var next *Call
 	switch {
 	case c.side != SideClient:
 		a.refused = faultf(CodeFailedPrecondition, "attempts are for clients: a server runs its handler once")
-	case c.stream != nil && c.attempt != nil:
+	case c.stream != nil && c.attempt.parent != nil:
 		a.refused = faultf(CodeFailedPrecondition, "an attempt of a stream cannot have attempts: use one interceptor that retries")
 	default:
 		c.Request() // an attempt's own, once: its attempts may run at once
@@ -486,18 +480,15 @@ func (c *Call) NewAttempt() *Call {
 		next = &Call{}
 		next.Init(c.transport, c.method, c.side, c.shape, c.protocol, c.request)
 	}
-	next.attempt = a
 	next.stream = c.stream
 	next.level.Store(c.level.Load())
 	if a.refused == nil {
-		made := c.attempts.Load()
-		if made == nil {
-			made = &attempts{level: c.level.Load()}
-			c.attempts.Store(made)
+		if c.attempts.count.Load() == 0 {
+			c.attempts.level = c.level.Load()
 		}
-		made.count++
-		a.number = made.count
+		a.number = c.attempts.count.Add(1)
 	}
+	next.attempt = a
 	return next
 }
 
@@ -505,38 +496,35 @@ func (c *Call) NewAttempt() *Call {
 // metadata, its peer. The last attempt must be adopted even if it failed. A stream adopts
 // the attempt that commits by itself. Adopt panics if attempt is not one of c.
 func (c *Call) Adopt(attempt *Call) {
-	if attempt == nil || attempt.attempt == nil || attempt.attempt.parent != c {
+	if attempt == nil || attempt.attempt.parent != c {
 		panic("core: Adopt wants an attempt that this call's NewAttempt returned")
 	}
 	if attempt.attempt.refused != nil {
 		return
 	}
 	c.respond(nil, false)
-	c.attempts.Load().adopted.Store(attempt)
+	c.attempts.adopted.Store(attempt)
 }
 
 // Attempt returns the number of the attempt, from 1; it is 1 for a call that is none.
 func (c *Call) Attempt() int {
-	if c.attempt == nil || c.attempt.number == 0 {
-		return 1
-	}
-	return c.attempt.number
+	return max(1, int(c.attempt.number))
 }
 
 // Committed reports whether the application has seen something of this attempt
 // of a stream, or too much was sent to send it again, so that no further attempt is possible.
 // It is false for unary calls.
 func (c *Call) Committed() bool {
-	return c.stream != nil && c.attempt != nil && c.stream.isCommitted(c)
+	return c.stream != nil && c.attempt.parent != nil && c.stream.isCommitted(c)
 }
 
 // enter runs the hooks outside of the attempts, once.
-func (a *attempt) enter(ctx context.Context, c *Call) error {
+func (a *attempt) enter(ctx context.Context) error {
 	if a.refused != nil {
 		return a.refused
 	}
 	parent := a.parent
-	made := parent.attempts.Load()
+	made := &parent.attempts
 	made.mu.Lock()
 	defer made.mu.Unlock()
 	if made.asked {
@@ -548,7 +536,7 @@ func (a *attempt) enter(ctx context.Context, c *Call) error {
 		hooks.bind(ctx)
 	}
 	parent.arm()
-	if hooks != nil && c.shape == ShapeUnary {
+	if hooks != nil && parent.shape == ShapeUnary {
 		made.err = parent.meet(true, parent.Request())
 	}
 	return made.err

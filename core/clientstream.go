@@ -184,7 +184,7 @@ func (s *ClientStream) admit(a *streamAttempt) error {
 		return &fault{CodeCanceled, "the stream is closed"}
 	case s.committed != nil:
 		return faultf(CodeFailedPrecondition, "attempt %d of the stream is committed: another one is not possible", s.committed.Attempt())
-	case a.call.attempt != nil:
+	case a.call.attempt.parent != nil:
 		if err := s.root.Stuck(); err != nil {
 			return err
 		}
@@ -489,7 +489,7 @@ func (s *ClientStream) keep(op sendOp) (a *streamAttempt, kept bool) {
 // transmit sends op on the attempt, through the attempt's own hooks.
 func (s *ClientStream) transmit(a *streamAttempt, op sendOp) error {
 	if op.isMessage() && a.call.hooks.Load() != nil {
-		if a.call.attempt != nil {
+		if a.call.attempt.parent != nil {
 			op.msg, _ = s.transport.Clone(op.msg) // the hooks may change it
 		}
 		if err := a.call.meet(true, op.msg); err != nil {
@@ -574,7 +574,7 @@ func (s *ClientStream) meetResponse(a *streamAttempt, msg any) error {
 	if err := a.call.meet(false, msg); err != nil {
 		return err
 	}
-	if a.call.attempt == nil {
+	if a.call.attempt.parent == nil {
 		return nil
 	}
 	s.mu.Lock()
@@ -592,7 +592,7 @@ func (s *ClientStream) meetResponse(a *streamAttempt, msg any) error {
 
 // commit makes the attempt the last one. The lock is held.
 func (s *ClientStream) commit(a *streamAttempt) {
-	if a.call.attempt == nil || s.committed != nil {
+	if a.call.attempt.parent == nil || s.committed != nil {
 		return
 	}
 	s.committed = a.call

@@ -15,7 +15,7 @@ command -v go >/dev/null || fail 'go is missing: install Go 1.26 or newer (https
 
 packages='ca-certificates curl gcc git libc6-dev npm' # a package without a command of its name has a check below
 if [ -n "${CI-}" ] || { [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; }; then
-	packages="$packages python3-grpcio" # for test/clients, which elsewhere does without
+	packages="$packages python3-grpcio chromium-headless-shell" # for test/clients and test/browser, which elsewhere do without
 fi
 missing=
 for package in $packages; do

@@ -217,11 +217,21 @@ func (r *retry) limited(ctx context.Context, attempt *core.Call, next core.Handl
 	}
 	defer cancel()
 	err = next(limited, attempt)
-	if code := core.CodeOf(err); (code == core.CodeDeadlineExceeded || code == core.CodeCanceled) && ctx.Err() == nil &&
-		context.Cause(limited) == ErrAttemptTimeout { //nolint:errorlint // the cause itself, set above
+	if code := core.CodeOf(err); (code == core.CodeDeadlineExceeded || code == core.CodeCanceled) && ctx.Err() == nil && spent(ctx, limited) {
 		return errors.DeadlineExceeded("the attempt took longer than %v", r.AttemptTimeout).WithCause(errors.Join(ErrAttemptTimeout, err)), true
 	}
 	return err, false
+}
+
+// spent reports whether the time of an attempt is over. A server, which has the same deadline, may be quicker to say so than our own
+// clock, by a millisecond at most: deadlines travel in whole ones, rounded down.
+func spent(ctx, limited context.Context) bool {
+	if context.Cause(limited) == ErrAttemptTimeout { //nolint:errorlint // the cause itself
+		return true
+	}
+	deadline, ok := limited.Deadline()
+	outer, also := ctx.Deadline()
+	return ok && !(also && outer.Equal(deadline)) && time.Until(deadline) <= time.Millisecond
 }
 
 // judge says how long to wait for another attempt, or why there is none.

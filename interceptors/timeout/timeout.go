@@ -105,13 +105,14 @@ func (t *timeout) Intercept(ctx context.Context, call *core.Call, next core.Hand
 	return err
 }
 
-// foretold reports whether the peer, which has the same deadline, was quicker to say that it has passed than our own clock.
+// foretold reports whether the peer, which has the same deadline, was quicker to say that it has passed than our own clock, by
+// a millisecond at most: deadlines travel in whole ones, rounded down.
 func foretold(ctx context.Context, err error) bool {
 	if code := core.CodeOf(err); code != core.CodeDeadlineExceeded && code != core.CodeCanceled || ctx.Err() != nil {
 		return false
 	}
 	deadline, _ := ctx.Deadline()
-	return !time.Now().Before(deadline)
+	return time.Until(deadline) <= time.Millisecond
 }
 
 // judge returns what is to be told of an RPC that ended after its limit.
