@@ -42,6 +42,7 @@ func (s *streamServer) run(ctx context.Context, chain core.Handler) error {
 
 // Invoke implements [core.Transport]: it runs the handler.
 func (s *streamServer) Invoke(ctx context.Context, _ *core.Call) error {
+	s.conn.handed = ctx
 	return s.next(ctx, &s.conn)
 }
 
@@ -70,8 +71,10 @@ func (s *streamServer) HTTPMethod() string { return http.MethodPost }
 // handlerConn is what the handler gets: connect's stream, watched by the hooks.
 type handlerConn struct {
 	connect.StreamingHandlerConn
-	call *core.Call
-	ctx  context.Context //nolint:containedctx // connect's
+	call   *core.Call
+	ctx    context.Context //nolint:containedctx // connect's
+	handed context.Context //nolint:containedctx // the chain's, which the handler has
+	waiter core.RequestWaiter
 }
 
 // Receive implements [connect.StreamingHandlerConn].
@@ -79,11 +82,17 @@ func (c *handlerConn) Receive(msg any) error {
 	if err := c.call.Stuck(); err != nil {
 		return err
 	}
-	if err := c.StreamingHandlerConn.Receive(msg); err != nil {
+	if err := c.waiter.Receive(c.handed, c.ctx, c, msg); err != nil {
+		if err == c.handed.Err() { //nolint:errorlint // the waiter's very own: connect's have codes
+			return connect.NewError(connect.Code(core.CodeOf(err)), err)
+		}
 		return err
 	}
 	return c.call.RequestMessage(msg)
 }
+
+// ReceiveRequest implements [core.RequestSource].
+func (c *handlerConn) ReceiveRequest(msg any) error { return c.StreamingHandlerConn.Receive(msg) }
 
 // Send implements [connect.StreamingHandlerConn]. A nil message flushes the header.
 func (c *handlerConn) Send(msg any) error {

@@ -12,8 +12,8 @@ import "context"
 //
 // and then hands out err and [Call.Reply], or flushes the response metadata, as its stack wants it.
 // Servers and unary clients are this simple, because their Invoke blocks. What a server stream
-// adds is that each message goes through [Call.RequestMessage] or [Call.ResponseMessage] and
-// that nothing moves once [Call.Stuck] says so. A client stream is a [StreamTransport] in the hands of a [ClientStream].
+// adds is that each message goes through [Call.RequestMessage] or [Call.ResponseMessage],
+// that nothing moves once [Call.Stuck] says so, and that a [RequestWaiter] receives. A client stream is a [StreamTransport] in the hands of a [ClientStream].
 //
 // Metadata stays where the stack has it: Metadata returns the map when somebody wants it. The adapter
 // calls Seal when a header was sent.

@@ -5,6 +5,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
 
 	"github.com/rpcweft/weft/core"
 )
@@ -15,7 +16,8 @@ import (
 // interceptor sees, but cannot rewrite.
 type serverStream struct {
 	grpc.ServerStream
-	rpc *streamServer
+	rpc    *streamServer
+	waiter core.RequestWaiter
 }
 
 // Context implements [grpc.ServerStream].
@@ -40,10 +42,21 @@ func (s *serverStream) RecvMsg(msg any) error {
 	if err := s.rpc.Stuck(); err != nil {
 		return err
 	}
-	if err := s.ServerStream.RecvMsg(msg); err != nil {
+	if err := s.waiter.Receive(s.rpc.handed.Context, s.rpc.ctx, s, msg); err != nil {
+		if err == s.rpc.handed.Err() { //nolint:errorlint // the waiter's very own: grpc's are statuses
+			return status.FromContextError(err).Err()
+		}
 		return err
 	}
 	return s.rpc.RequestMessage(msg)
+}
+
+// ReceiveRequest implements [core.RequestSource].
+func (s *serverStream) ReceiveRequest(msg any) error {
+	if s.rpc.origin != nil {
+		s.rpc.origin.Receiving()
+	}
+	return s.ServerStream.RecvMsg(msg)
 }
 
 // SendMsg implements [grpc.ServerStream].

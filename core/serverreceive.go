@@ -1,0 +1,77 @@
+package core
+
+import (
+	"context"
+	"runtime/debug"
+)
+
+// RequestSource is the native receiving side of a server stream, for adapters.
+type RequestSource interface {
+	// ReceiveRequest fills msg with the next request. It is called by one goroutine at a time, and comes back when
+	// the RPC has ended.
+	ReceiveRequest(msg any) error
+}
+
+// RequestWaiter lets the handler of a server stream out of a receive when its context ends: a native receive hears
+// only of the end of the native context, not of one that an interceptor has made shorter. For adapters, which have
+// one for each stream. The zero value is ready.
+type RequestWaiter struct {
+	in  chan any
+	out chan received
+}
+
+type received struct {
+	err   error
+	panic *Panic
+}
+
+// Receive is source.ReceiveRequest, or the error of ctx, which the handler has, if that ends before native, the
+// context of source. The message then belongs to a receive that may still be running.
+func (w *RequestWaiter) Receive(ctx, native context.Context, source RequestSource, msg any) error {
+	done := ctx.Done()
+	if done == nil || done == native.Done() {
+		return source.ReceiveRequest(msg)
+	}
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if w.in == nil {
+		w.in, w.out = make(chan any), make(chan received, 1)
+		go w.run(done, source)
+	}
+	select {
+	case w.in <- msg:
+	case <-done:
+		return ctx.Err()
+	}
+	select {
+	case r := <-w.out:
+		if r.panic != nil {
+			r.panic.raise()
+		}
+		return r.err
+	case <-done:
+		return ctx.Err()
+	}
+}
+
+// run receives until the handler's context ends, as it does at the latest when the stream has ended.
+func (w *RequestWaiter) run(done <-chan struct{}, source RequestSource) {
+	for {
+		select {
+		case msg := <-w.in:
+			w.out <- receive(source, msg)
+		case <-done:
+			return
+		}
+	}
+}
+
+func receive(source RequestSource, msg any) (r received) {
+	defer func() {
+		if value := recover(); value != nil {
+			r.panic = &Panic{value, debug.Stack()}
+		}
+	}()
+	return received{err: source.ReceiveRequest(msg)}
+}
