@@ -171,7 +171,7 @@ func brokenAdapters() []broken {
 		})},
 		{fault: "the handler does not hear of the end", want: []string{
 			"over means over/the client cancels", "over means over/the deadline passes", "over means over/an early close",
-			"over means over/an abandoned stream", "over means over/a cancellation in Receive", "over means over/the connection is lost", "same out/a context",
+			"over means over/an abandoned stream", "over means over/a cancellation in Receive", "over means over/a handler in Receive", "over means over/the connection is lost", "same out/a context",
 		}, start: inServer(func(ctx context.Context, call *core.Call, next core.Handler) error {
 			return next(context.WithoutCancel(ctx), call)
 		})},
@@ -238,7 +238,7 @@ func brokenAdapters() []broken {
 				}}).Run(stream.Context(), chain)
 			}))
 		})},
-		{fault: "the stack's own errors are not understood", want: []string{"same in/codes of other errors after next", "one error type/the handler's native error", "one error type/codes that no error has", "nothing leaks/the text around a native error"},
+		{fault: "the stack's own errors are not understood", want: []string{"over means over/a handler in Receive", "same in/codes of other errors after next", "one error type/the handler's native error", "one error type/codes that no error has", "nothing leaks/the text around a native error"},
 			start: inServer(func(ctx context.Context, call *core.Call, next core.Handler) error {
 				err := next(ctx, call)
 				if weft, ok := errors.AsType[*errors.Error](err); ok && weft.Original() != nil {

@@ -32,6 +32,8 @@ var (
 	allShapes   = Shapes()
 	onlyStreams = allShapes[1:]
 	onlyUnary   = allShapes[:1]
+
+	requestStreams = []core.Shape{core.ShapeClientStream, core.ShapeBidiStream}
 )
 
 // conformance returns the kit's cases.
@@ -130,6 +132,33 @@ func overCases() []conformanceCase {
 			k.overNow()
 			k.ended(core.SideClient, "canceled")
 			k.ended(core.SideServer, errorOrNone)
+		}},
+		{promiseOver, "a handler in Receive", "a handler that waits for a request must hear of the end of a context that an interceptor has made shorter: its Receive comes back, and the call ends.", requestStreams, func(k *trial) {
+			if k.path.HTTP == 1 {
+				return // the response does not end before the request
+			}
+			over := make(chan struct{})
+			s, err := k.start(Options{Server: []core.Interceptor{around(func(ctx context.Context, call *core.Call, next core.Handler) error {
+				ctx, cancel := context.WithTimeout(ctx, 20*time.Millisecond)
+				defer cancel()
+				defer close(over)
+				return next(ctx, call)
+			})}}).Open(k.ctx)
+			if err != nil {
+				panic(err)
+			}
+			_ = s.Send("hi") // and no end of the requests
+			select {
+			case <-over:
+			case <-time.After(limit):
+			}
+			for err == nil {
+				_, err = s.Receive()
+			}
+			k.equal("code of Receive", core.CodeDeadlineExceeded, core.CodeOf(err))
+			_ = s.Close()
+			k.ended(core.SideClient, "deadline_exceeded")
+			k.ended(core.SideServer, "deadline_exceeded")
 		}},
 		{promiseOver, "receive after the end", "a Receive after the end must return the end again, and the chain must not hear of it.", onlyStreams, func(k *trial) {
 			c := k.start(Options{})

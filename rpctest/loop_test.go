@@ -121,9 +121,10 @@ func (p *pipe) failure() error {
 // loopServer is one RPC on the server.
 type loopServer struct {
 	core.Call
-	loop *loop
-	pipe *pipe
-	once sync.Once
+	loop   *loop
+	pipe   *pipe
+	once   sync.Once
+	handed context.Context //nolint:containedctx // what the handler has
 }
 
 func (l *loop) serve(p *pipe) {
@@ -179,8 +180,8 @@ func (s *loopServer) Receive(msg *rpctest.Request) error {
 		}
 		msg.Input = text
 		return s.RequestMessage(msg)
-	case <-s.pipe.ctx.Done():
-		return s.pipe.ctx.Err()
+	case <-s.handed.Done(): // a stack that can wait for the handler's context needs no core.RequestWaiter
+		return s.handed.Err()
 	}
 }
 
@@ -209,6 +210,7 @@ func (s *loopServer) Normalize(err error) error            { return err }
 func (s *loopServer) NewAttempt(*core.Call) *core.Call     { return nil }
 func (s *loopServer) Clone(msg any) (any, int)             { return msg, 0 }
 func (s *loopServer) Invoke(ctx context.Context, _ *core.Call) error {
+	s.handed = ctx
 	return s.loop.service.Serve(ctx, s.pipe.shape, s)
 }
 func (s *loopServer) Metadata(kind core.MetadataKind) core.RawMetadata {
