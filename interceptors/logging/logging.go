@@ -64,8 +64,9 @@ type Payload struct {
 	Level slog.Leveler
 	// MaxBytes bounds how much of a message is logged, about. Zero means 4096.
 	MaxBytes int
-	// Redact lists more fields that are redacted, by their full names: "shop.v1.Card.number". They must be in
-	// protobuf's registry, so that a misspelled one is noticed.
+	// Redact lists more fields that are redacted: by their full names, "shop.v1.Card.number", wherever they are, or by
+	// a path of fields that begins with a message, "shop.v1.Order.card.number", there alone; lists and maps are passed through. They
+	// must be in protobuf's registry, so that a misspelled one is noticed.
 	Redact []string
 }
 

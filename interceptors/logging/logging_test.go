@@ -350,6 +350,7 @@ func TestBadConfigurationIsRefused(t *testing.T) {
 		`negative`:                                 {Payload: &logging.Payload{MaxBytes: -1}},
 		`"weft.dummy.v1.DummyRequest.inptu"`:       {Payload: &logging.Payload{Redact: []string{"weft.dummy.v1.DummyRequest.inptu"}}},
 		`"weft.dummy.v1.DummyRequest"`:             {Payload: &logging.Payload{Redact: []string{"weft.dummy.v1.DummyRequest"}}},
+		`"weft.dummy.v1.DummyRequest.input.more"`:  {Payload: &logging.Payload{Redact: []string{"weft.dummy.v1.DummyRequest.input.more"}}},
 		`2 of 2: protobuf's registry has no field`: {Payload: &logging.Payload{Redact: []string{"weft.dummy.v1.DummyRequest.input", ""}}},
 	} {
 		if _, err := logging.New(logger, o); err == nil || !strings.Contains(err.Error(), want) {

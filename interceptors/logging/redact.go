@@ -66,12 +66,19 @@ type payload struct {
 	level  slog.Leveler
 	max    int
 	fields map[protoreflect.FullName]bool
+	paths  map[protoreflect.FullName]*step // by the message with which they begin
+}
+
+// step is a field on the way to those that are redacted there, and not elsewhere.
+type step struct {
+	redacted bool
+	next     map[protoreflect.Name]*step
 }
 
 const defaultMaxBytes = 4096
 
 func newPayload(o Payload) (*payload, error) {
-	p := &payload{level: o.Level, max: o.MaxBytes, fields: map[protoreflect.FullName]bool{}}
+	p := &payload{level: o.Level, max: o.MaxBytes, fields: map[protoreflect.FullName]bool{}, paths: map[protoreflect.FullName]*step{}}
 	if p.level == nil {
 		p.level = slog.LevelDebug
 	}
@@ -83,13 +90,49 @@ func newPayload(o Payload) (*payload, error) {
 	}
 	for i, name := range o.Redact {
 		descriptor, err := protoregistry.GlobalFiles.FindDescriptorByName(protoreflect.FullName(name))
-		if _, ok := descriptor.(protoreflect.FieldDescriptor); err != nil || !ok {
+		if _, ok := descriptor.(protoreflect.FieldDescriptor); err == nil && ok {
+			p.fields[protoreflect.FullName(name)] = true
+		} else if !p.addPath(name) {
 			return nil, fmt.Errorf("logging: Payload.Redact, %d of %d: protobuf's registry has no field %q; "+
-				"want the full name of one, shop.v1.Card.number", i+1, len(o.Redact), name)
+				"want the full name of one, shop.v1.Card.number, or a path to it, shop.v1.Order.card.number", i+1, len(o.Redact), name)
 		}
-		p.fields[protoreflect.FullName(name)] = true
 	}
 	return p, nil
+}
+
+// addPath adds a path of fields that begins with the full name of a message, unless there is no such path.
+func (p *payload) addPath(path string) bool {
+	for dot := strings.LastIndexByte(path, '.'); dot > 0; dot = strings.LastIndexByte(path[:dot], '.') {
+		found, err := protoregistry.GlobalFiles.FindDescriptorByName(protoreflect.FullName(path[:dot]))
+		message, ok := found.(protoreflect.MessageDescriptor)
+		if err != nil || !ok {
+			continue
+		}
+		at := p.paths[message.FullName()]
+		if at == nil {
+			at = &step{next: map[protoreflect.Name]*step{}}
+			p.paths[message.FullName()] = at
+		}
+		for name := range strings.SplitSeq(path[dot+1:], ".") {
+			if message == nil {
+				return false
+			}
+			fd := message.Fields().ByName(protoreflect.Name(name))
+			if fd == nil {
+				return false
+			}
+			if at.next[fd.Name()] == nil {
+				at.next[fd.Name()] = &step{next: map[protoreflect.Name]*step{}}
+			}
+			at = at.next[fd.Name()]
+			if message = fd.Message(); fd.IsMap() {
+				message = fd.MapValue().Message()
+			}
+		}
+		at.redacted = true
+		return true
+	}
+	return false
 }
 
 // value returns a message as a group.
@@ -99,7 +142,7 @@ func (p *payload) value(msg any) slog.Value {
 		return slog.StringValue(fmt.Sprintf("[%T]", msg))
 	}
 	w := &writer{payload: p, left: p.max}
-	return slog.GroupValue(w.message(m.ProtoReflect(), maxDepth)...)
+	return slog.GroupValue(w.message(m.ProtoReflect(), nil, maxDepth)...)
 }
 
 const maxDepth = 20
@@ -118,9 +161,13 @@ func (w *writer) room() int { return max(0, w.left)/perValue + 1 }
 // perValue is what a value costs beside its text.
 const perValue = 8
 
-func (w *writer) message(m protoreflect.Message, depth int) []slog.Attr {
+// message writes a message. The steps are those of paths on which it lies.
+func (w *writer) message(m protoreflect.Message, steps []*step, depth int) []slog.Attr {
 	if packed, ok := m.Interface().(*anypb.Any); ok {
 		return w.any(packed, depth)
+	}
+	if begin := w.paths[m.Descriptor().FullName()]; begin != nil {
+		steps = append(slices.Clip(steps), begin)
 	}
 	fields := []protoreflect.FieldDescriptor{}
 	m.Range(func(fd protoreflect.FieldDescriptor, _ protoreflect.Value) bool {
@@ -135,7 +182,7 @@ func (w *writer) message(m protoreflect.Message, depth int) []slog.Attr {
 		}
 		name := fd.TextName()
 		w.left -= len(name) + perValue
-		attrs = append(attrs, slog.Attr{Key: name, Value: w.field(fd, m.Get(fd), depth-1)})
+		attrs = append(attrs, slog.Attr{Key: name, Value: w.field(fd, m.Get(fd), steps, depth-1)})
 	}
 	return attrs
 }
@@ -147,24 +194,35 @@ func (w *writer) any(packed *anypb.Any, depth int) []slog.Attr {
 	if err != nil || depth == 0 {
 		return append(attrs, slog.String("value", fmt.Sprintf("[%d bytes]", len(packed.GetValue()))))
 	}
-	return append(attrs, w.message(inner.ProtoReflect(), depth-1)...)
+	return append(attrs, w.message(inner.ProtoReflect(), nil, depth-1)...)
 }
 
-func (w *writer) field(fd protoreflect.FieldDescriptor, v protoreflect.Value, depth int) slog.Value {
+func (w *writer) field(fd protoreflect.FieldDescriptor, v protoreflect.Value, steps []*step, depth int) slog.Value {
 	options, _ := fd.Options().(*descriptorpb.FieldOptions)
 	if options.GetDebugRedact() || w.fields[fd.FullName()] {
 		return slog.StringValue(redacted)
 	}
+	var inside []*step
+	for _, s := range steps {
+		next := s.next[fd.Name()]
+		switch {
+		case next == nil || fd.IsExtension():
+		case next.redacted:
+			return slog.StringValue(redacted)
+		default:
+			inside = append(inside, next)
+		}
+	}
 	switch {
 	case fd.IsMap():
-		return w.mapping(fd, v.Map(), depth)
+		return w.mapping(fd, v.Map(), inside, depth)
 	case fd.IsList():
-		return w.list(fd, v.List(), depth)
+		return w.list(fd, v.List(), inside, depth)
 	}
-	return w.single(fd, v, depth)
+	return w.single(fd, v, inside, depth)
 }
 
-func (w *writer) mapping(fd protoreflect.FieldDescriptor, m protoreflect.Map, depth int) slog.Value {
+func (w *writer) mapping(fd protoreflect.FieldDescriptor, m protoreflect.Map, steps []*step, depth int) slog.Value {
 	var keys []protoreflect.MapKey
 	m.Range(func(k protoreflect.MapKey, _ protoreflect.Value) bool {
 		keys = append(keys, k)
@@ -177,7 +235,7 @@ func (w *writer) mapping(fd protoreflect.FieldDescriptor, m protoreflect.Map, de
 			break
 		}
 		name := w.text(k.String()).String()
-		value := w.mapValue(fd, m.Get(k), depth)
+		value := w.mapValue(fd, m.Get(k), steps, depth)
 		attrs = append(attrs, slog.Attr{Key: name, Value: value})
 	}
 	if len(attrs) < m.Len() {
@@ -187,22 +245,22 @@ func (w *writer) mapping(fd protoreflect.FieldDescriptor, m protoreflect.Map, de
 }
 
 // mapValue is the value of an entry, whose field may be listed or redacted by itself.
-func (w *writer) mapValue(fd protoreflect.FieldDescriptor, v protoreflect.Value, depth int) slog.Value {
+func (w *writer) mapValue(fd protoreflect.FieldDescriptor, v protoreflect.Value, steps []*step, depth int) slog.Value {
 	entry := fd.MapValue()
 	if w.fields[entry.FullName()] {
 		return slog.StringValue(redacted)
 	}
-	return w.single(entry, v, depth)
+	return w.single(entry, v, steps, depth)
 }
 
-func (w *writer) list(fd protoreflect.FieldDescriptor, list protoreflect.List, depth int) slog.Value {
+func (w *writer) list(fd protoreflect.FieldDescriptor, list protoreflect.List, steps []*step, depth int) slog.Value {
 	items := make([]any, 0, min(list.Len(), w.room()))
 	for i := range list.Len() {
 		if w.left <= 0 {
 			items = append(items, truncated)
 			break
 		}
-		items = append(items, plain(w.single(fd, list.Get(i), depth)))
+		items = append(items, plain(w.single(fd, list.Get(i), steps, depth)))
 	}
 	return slog.AnyValue(items)
 }
@@ -219,11 +277,11 @@ func plain(v slog.Value) any {
 	return m
 }
 
-func (w *writer) single(fd protoreflect.FieldDescriptor, v protoreflect.Value, depth int) slog.Value {
+func (w *writer) single(fd protoreflect.FieldDescriptor, v protoreflect.Value, steps []*step, depth int) slog.Value {
 	w.left -= perValue
 	switch fd.Kind() {
 	case protoreflect.MessageKind, protoreflect.GroupKind:
-		return slog.GroupValue(w.message(v.Message(), depth)...)
+		return slog.GroupValue(w.message(v.Message(), steps, depth)...)
 	case protoreflect.StringKind:
 		return w.text(v.String())
 	case protoreflect.BytesKind:

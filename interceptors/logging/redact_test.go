@@ -185,6 +185,27 @@ func TestFieldsMarkedInTheSchemaAreRedactedWhereverTheyAre(t *testing.T) {
 	}
 }
 
+func TestAFieldCanBeRedactedOnOnePathAlone(t *testing.T) {
+	for path, hidden := range map[string]string{
+		"weft.logtest.Account.parent.parent.pin":     "message.parent.parent.pin",
+		"weft.logtest.Account.parent.friends.pin":    "message.parent.friends.bob.pin",
+		"weft.logtest.Account.friends.parent.parent": "message.friends.bob.parent.parent",
+	} {
+		text := payloads(t, &logging.Payload{Redact: []string{path, "weft.logtest.Account.children", "weft.logtest.Account.extra"}, MaxBytes: 1 << 20}, newAccount(3))
+		if !strings.Contains(text, " "+hidden+"=[REDACTED]") || !strings.Contains(text, " message.pin=hunter2") || !strings.Contains(text, " message.parent.pin=hunter2") {
+			t.Errorf("%s: %s", path, text)
+		}
+		// A path begins wherever its message is.
+		if path == "weft.logtest.Account.parent.parent.pin" && !strings.Contains(text, " message.friends.bob.parent.parent.pin=[REDACTED]") {
+			t.Errorf("%s further inside: %s", path, text)
+		}
+	}
+	text := payloads(t, &logging.Payload{Redact: []string{"weft.logtest.Account.children.pin"}, MaxBytes: 1 << 20}, newAccount(1))
+	if strings.Count(text, "pin:hunter2") > 0 || !strings.Contains(text, `"pin":"[REDACTED]"`) || !strings.Contains(text, "message.pin=hunter2") {
+		t.Errorf("in a list: %s", text)
+	}
+}
+
 func TestWhatAnAnyHoldsIsUnknownUntilItIsKnown(t *testing.T) {
 	for _, packed := range []*anypb.Any{
 		{TypeUrl: "type.googleapis.com/weft.logtest.Nobody", Value: []byte("hunter2")},
