@@ -43,6 +43,7 @@ func (s *streamServer) run(ctx context.Context, chain core.Handler) error {
 // Invoke implements [core.Transport]: it runs the handler.
 func (s *streamServer) Invoke(ctx context.Context, _ *core.Call) error {
 	s.conn.handed = ctx
+	defer s.conn.waiter.Close()
 	return s.next(ctx, &s.conn)
 }
 

@@ -28,14 +28,20 @@ type hook struct {
 	request bool
 	level   int32           // of the link that added it
 	ctx     context.Context //nolint:containedctx // bound when its interceptor calls next
+	shared  bool            // its context is that of the hook before
 }
 
 // hooks are those of one call. A call without hooks has none.
 type hooks struct {
-	list   []hook // changes while the gate is held for writing
-	bound  int
-	mu     sync.Mutex
-	cancel []context.CancelFunc // of list, with mu held
+	list     []hook // changes while the gate is held for writing
+	bound    int
+	mu       sync.Mutex
+	contexts []*hookContext // of list, with mu held
+
+	// Room for those of one interceptor, so that they are no allocations.
+	few         [2]hook
+	fewContexts [1]*hookContext
+	first       hookContext
 
 	// gate is held for reading while hooks run, for writing to close it.
 	gate   sync.RWMutex
@@ -65,6 +71,7 @@ func (c *Call) addHook(run Hook, request bool) {
 	h := c.hooks.Load()
 	if h == nil {
 		h = &hooks{}
+		h.list, h.contexts = h.few[:0], h.fewContexts[:0]
 		c.hooks.Store(h)
 	}
 	h.gate.Lock()
@@ -76,8 +83,8 @@ func (c *Call) addHook(run Hook, request bool) {
 func (h *hooks) bind(ctx context.Context) {
 	h.gate.Lock()
 	defer h.gate.Unlock()
-	for ; h.bound < len(h.list); h.bound++ {
-		h.list[h.bound].ctx = ctx
+	for first := h.bound; h.bound < len(h.list); h.bound++ {
+		h.list[h.bound].ctx, h.list[h.bound].shared = ctx, h.bound > first
 	}
 }
 
@@ -96,13 +103,66 @@ func (c *Call) arm() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for i := range h.list {
-		var cancel context.CancelFunc
-		h.list[i].ctx, cancel = context.WithCancel(h.list[i].ctx)
-		if h.closed {
-			cancel()
+		if h.list[i].shared {
+			h.list[i].ctx = h.list[i-1].ctx
+			continue
 		}
-		h.cancel = append(h.cancel, cancel)
+		c := &h.first
+		if len(h.contexts) > 0 {
+			c = &hookContext{}
+		}
+		c.Context, c.over = h.list[i].ctx, h.closed
+		h.contexts = append(h.contexts, c)
+		h.list[i].ctx = c
 	}
+}
+
+// hookContext is the context of hooks on a stream. It is context.WithCancel, but costs nothing until somebody waits for it.
+type hookContext struct {
+	context.Context //nolint:containedctx // the interceptor's
+
+	mu     sync.Mutex
+	made   context.Context //nolint:containedctx // by WithCancel, nil until it is asked for
+	cancel context.CancelFunc
+	over   bool
+}
+
+func (c *hookContext) end() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.over = true
+	if c.made != nil {
+		c.cancel()
+	}
+}
+
+func (c *hookContext) derive() context.Context {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.made == nil {
+		c.made, c.cancel = context.WithCancel(c.Context)
+		if c.over {
+			c.cancel()
+		}
+	}
+	return c.made
+}
+
+// Done implements [context.Context].
+func (c *hookContext) Done() <-chan struct{} { return c.derive().Done() }
+
+// Err implements [context.Context].
+func (c *hookContext) Err() error { return c.derive().Err() }
+
+// Value implements [context.Context]. Contexts that are made of this one find what ends it here.
+func (c *hookContext) Value(key any) any {
+	c.mu.Lock()
+	from := c.made
+	c.mu.Unlock()
+	if from == nil {
+		from = c.Context
+	}
+	return from.Value(key)
 }
 
 var errOver = &fault{CodeCanceled, "the RPC is over"}
@@ -182,8 +242,8 @@ func (h *hooks) interrupt() {
 	h.ending.Store(true)
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	for _, cancel := range h.cancel {
-		cancel()
+	for _, c := range h.contexts {
+		c.end()
 	}
 }
 

@@ -16,8 +16,9 @@ type RequestSource interface {
 // only of the end of the native context, not of one that an interceptor has made shorter. For adapters, which have
 // one for each stream. The zero value is ready.
 type RequestWaiter struct {
-	in  chan any
-	out chan received
+	in   chan any // nil until there is something to wait for
+	out  chan received
+	stop chan struct{}
 }
 
 type received struct {
@@ -36,13 +37,15 @@ func (w *RequestWaiter) Receive(ctx, native context.Context, source RequestSourc
 		return ctx.Err()
 	}
 	if w.in == nil {
-		w.in, w.out = make(chan any), make(chan received, 1)
-		go w.run(done, source)
+		w.in, w.out, w.stop = make(chan any), make(chan received, 1), make(chan struct{})
+		go w.run(source)
 	}
 	select {
 	case w.in <- msg:
 	case <-done:
 		return ctx.Err()
+	case <-w.stop:
+		return errOver
 	}
 	select {
 	case r := <-w.out:
@@ -55,13 +58,19 @@ func (w *RequestWaiter) Receive(ctx, native context.Context, source RequestSourc
 	}
 }
 
-// run receives until the handler's context ends, as it does at the latest when the stream has ended.
-func (w *RequestWaiter) run(done <-chan struct{}, source RequestSource) {
+// Close releases what waits. It is to be called once, when the handler has returned and nobody receives.
+func (w *RequestWaiter) Close() {
+	if w.stop != nil {
+		close(w.stop)
+	}
+}
+
+func (w *RequestWaiter) run(source RequestSource) {
 	for {
 		select {
 		case msg := <-w.in:
 			w.out <- receive(source, msg)
-		case <-done:
+		case <-w.stop:
 			return
 		}
 	}

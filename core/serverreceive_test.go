@@ -44,6 +44,7 @@ func TestRequestWaiter(t *testing.T) {
 				t.Errorf("Receive = %v after its context has ended", err)
 			}
 		}
+		w.Close()
 		s <- func() error { return nil } // the abandoned one ends with the stream, and so does the goroutine, or the bubble would not
 	})
 }
@@ -66,6 +67,7 @@ func TestRequestWaiterCost(t *testing.T) {
 	ctx, cancel := context.WithCancel(native)
 	defer cancel()
 	var w RequestWaiter
+	defer w.Close()
 	if n := testing.AllocsPerRun(100, func() { s <- fine; _ = w.Receive(ctx, native, s, nil) }); n > 0 {
 		t.Errorf("shorter: %v allocations", n)
 	}

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/rpcweft/weft/core"
+	"github.com/rpcweft/weft/internal/origin"
 )
 
 // server is what calls of both kinds share on a server. Response metadata is
@@ -21,12 +22,30 @@ type server struct {
 	rpc
 	handed  handlerContext
 	flushed sync.Once
+	origin  origin.Call // nil unless the call came through an HTTP handler like that of grpcx/web
 }
 
 func (s *server) init(ctx context.Context, t core.Transport, method core.Method, shape core.Shape, req any) {
 	s.ctx = ctx
 	s.handed.server = s
-	s.Init(t, method, core.SideServer, shape, core.ProtocolGRPC, req)
+	protocol := core.ProtocolGRPC
+	if s.origin = origin.FromContext(ctx); s.origin != nil {
+		protocol = s.origin.Protocol()
+		received := 0
+		if shape == core.ShapeUnary {
+			received = 1
+		}
+		s.origin.Entered(received)
+	}
+	s.Init(t, method, core.SideServer, shape, protocol, req)
+}
+
+// HTTPMethod implements [core.Transport].
+func (s *server) HTTPMethod() string {
+	if s.origin != nil {
+		return s.origin.HTTPMethod()
+	}
+	return s.rpc.HTTPMethod()
 }
 
 // Metadata implements [core.Transport].
@@ -248,5 +267,6 @@ func (s *streamServer) run(chain core.Handler) (err error) {
 // Invoke implements [core.Transport]: it runs the handler.
 func (s *streamServer) Invoke(ctx context.Context, _ *core.Call) error {
 	s.handed.Context = ctx
+	defer s.stream.waiter.Close()
 	return s.handler(s.srv, &s.stream)
 }

@@ -386,32 +386,6 @@ func chains() map[string]*core.Chain {
 
 func nothing(context.Context, any) error { return nil }
 
-func TestAPlainRecordCostsSixAllocationsAtMost(t *testing.T) {
-	all := chains()
-	for _, shape := range rpctest.Shapes() {
-		measure := func(name string, messages int) float64 {
-			msgs := make([]any, messages)
-			for i := range msgs {
-				msgs[i] = &struct{}{}
-			}
-			fake := rpctest.Fake{Shape: shape, Requests: msgs, Responses: msgs, Peer: core.Peer{Addr: "192.0.2.1:443"}}
-			return testing.AllocsPerRun(200, func() { _ = all[name].Handler()(context.Background(), &rpctest.Call(fake).Call) })
-		}
-		base := "bare"
-		if shape != core.ShapeUnary {
-			base = "hooks" // what core needs to show messages to anyone
-		}
-		if got := measure("with", 1) - measure(base, 1); got > 6 {
-			t.Errorf("%s: %v allocations, want 6 at most", shape, got)
-		} else {
-			t.Logf("%s: %v allocations, beside core's %v for hooks", shape, got, measure(base, 1)-measure("bare", 1))
-		}
-		if one, many := measure("with", 1), measure("with", 11); many != one {
-			t.Errorf("%s: %v allocations for each message", shape, (many-one)/10)
-		}
-	}
-}
-
 func BenchmarkLogging(b *testing.B) {
 	for name, chain := range chains() {
 		for _, shape := range []core.Shape{core.ShapeUnary, core.ShapeBidiStream} {
