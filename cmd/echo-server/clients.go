@@ -95,23 +95,25 @@ func (observer) Intercept(ctx context.Context, call *core.Call, next core.Handle
 	return err
 }
 
-// newPaths returns all ways to the two servers.
-func newPaths(host, grpcHost string) ([]path, error) {
-	toConnect, err := newGRPCPath("connect-go", host)
+// newPaths returns all ways to the servers.
+func newPaths(s *servers) ([]path, error) {
+	toConnect, err := newGRPCPath("connect-go", s.host)
 	if err != nil {
 		return nil, err
 	}
-	toGRPC, err := newGRPCPath("grpc-go", grpcHost)
+	toGRPC, err := newGRPCPath("grpc-go", s.grpcHost)
 	if err != nil {
 		return nil, err
 	}
 	return []path{
-		newConnectPath("Connect", "connect-go", host),
-		newConnectPath("gRPC", "connect-go", host, connect.WithGRPC()),
-		newConnectPath("gRPC-Web", "connect-go", host, connect.WithGRPCWeb()),
+		newConnectPath("Connect", "connect-go", s.host),
+		newConnectPath("gRPC", "connect-go", s.host, connect.WithGRPC()),
+		newConnectPath("gRPC-Web", "connect-go", s.host, connect.WithGRPCWeb()),
 		toConnect,
 		toGRPC,
-		newConnectPath("gRPC", "grpc-go", grpcHost, connect.WithGRPC()),
+		newConnectPath("gRPC", "grpc-go", s.grpcHost, connect.WithGRPC()),
+		newConnectPath("Connect", "grpc-go", s.webHost),
+		newConnectPath("gRPC-Web", "grpc-go", s.webHost, connect.WithGRPCWeb()),
 	}, nil
 }
 

@@ -1,6 +1,7 @@
 // Command echo-server is Weft's running showcase: the Dummy service on connect-go
 // (the Connect, gRPC and gRPC-Web protocols) and on grpc-go, with one chain of
-// interceptors on both. It prints lines to paste for curl, grpcurl and buf curl,
+// interceptors on both. It has a page to call them from a browser, which shows what each
+// interceptor did, prints lines to paste for curl, grpcurl and buf curl,
 // and logs each request to stderr, with its id, which the response has in x-request-id, too. With -auth-token callers
 // of the Dummy service must send the token; health and reflection stay public.
 //
@@ -26,10 +27,15 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/rpcweft/weft/interceptors/trace"
 )
 
 // drain is how long running calls may take once the servers stop.
 const drain = 10 * time.Second
+
+// traces is how many of the last calls the page can show.
+const traces = 200
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -45,6 +51,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	flags.SetOutput(io.Discard)
 	flags.StringVar(&c.addr, "addr", "localhost:8080", "address of the connect-go server; port 0 chooses one")
 	flags.StringVar(&c.grpcAddr, "grpc-addr", "localhost:9090", "address of the grpc-go server; port 0 chooses one")
+	flags.StringVar(&c.webAddr, "grpc-web-addr", "localhost:9091", "address of the grpc-go server for browsers (gRPC-Web, Connect); port 0 chooses one")
 	flags.StringVar(&c.certFile, "tls-cert", "", "certificate file (PEM), for TLS on both")
 	flags.StringVar(&c.keyFile, "tls-key", "", "key file (PEM) of the certificate")
 	flags.Func("auth-token", "bearer token that callers must send; all may call without this flag", func(token string) error {
@@ -54,6 +61,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return nil
 	})
 	proxies := flags.String("trusted-proxies", "", "networks of proxies, as 10.0.0.0/8,192.0.2.7, whose X-Forwarded-For is believed")
+	traced := flags.Bool("trace", true, "show on the page what the interceptors did for a call")
 	showcase := flags.Bool("demo", false, "start both, call every outcome through every stack, print the table and exit")
 
 	err := flags.Parse(args)
@@ -77,6 +85,10 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 			trusted = strings.Split(*proxies, ",")
 		}
 		c.connectChain, err = chain(logger, c.token, trusted)
+		if err == nil && *traced {
+			c.recorder, err = trace.New(traces, &trace.Options{Enabled: true})
+		}
+		c.connectChain = c.recorder.Wrap(c.connectChain...)
 		c.grpcChain = c.connectChain
 	}
 	var s *servers

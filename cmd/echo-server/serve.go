@@ -23,7 +23,10 @@ import (
 
 	"github.com/rpcweft/weft/connectx"
 	"github.com/rpcweft/weft/core"
+	"github.com/rpcweft/weft/cors"
 	"github.com/rpcweft/weft/grpcx"
+	"github.com/rpcweft/weft/grpcx/web"
+	"github.com/rpcweft/weft/interceptors/trace"
 	"github.com/rpcweft/weft/internal/dummy"
 	"github.com/rpcweft/weft/internal/dummy/dummyv1"
 	"github.com/rpcweft/weft/internal/dummy/dummyv1/dummyv1connect"
@@ -41,30 +44,31 @@ const (
 )
 
 type config struct {
-	addr, grpcAddr    string
-	certFile, keyFile string
-	token             string // that callers must send, "" if none
-	log               *slog.Logger
+	addr, grpcAddr, webAddr string
+	certFile, keyFile       string
+	token                   string // that callers must send, "" if none
+	log                     *slog.Logger
+	recorder                *trace.Recorder // of both chains, nil if nothing is recorded
 	// Both are the same, but for a test that shows what becomes of it if they are not.
 	connectChain, grpcChain []core.Interceptor
 }
 
-// servers are the two servers, listening.
+// servers are the two servers, listening. The one of grpc-go has a second address, for browsers.
 type servers struct {
 	config
 
-	host, grpcHost string // host and port for clients
-	cert           tls.Certificate
-	http           *http.Server
-	grpc           *grpc.Server
-	httpHealth     *grpchealth.StaticChecker
-	grpcHealth     *health.Server
-	failed         chan error // gets what ends a server unasked
+	host, grpcHost, webHost string // host and port for clients
+	cert                    tls.Certificate
+	http, web               *http.Server
+	grpc                    *grpc.Server
+	httpHealth              *grpchealth.StaticChecker
+	grpcHealth              *health.Server
+	failed                  chan error // gets what ends a server unasked
 }
 
-// start listens on both addresses and serves in the background.
-func start(ctx context.Context, c config) (*servers, error) {
-	s := &servers{config: c, failed: make(chan error, 2)}
+// start listens on all addresses and serves in the background.
+func start(ctx context.Context, c config) (_ *servers, err error) {
+	s := &servers{config: c, failed: make(chan error, 3)}
 	var security *tls.Config
 	if c.certFile != "" {
 		cert, err := tls.LoadX509KeyPair(c.certFile, c.keyFile)
@@ -74,36 +78,47 @@ func start(ctx context.Context, c config) (*servers, error) {
 		s.cert = cert
 		security = &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12}
 	}
-	var listen net.ListenConfig
-	httpListener, err := listen.Listen(ctx, "tcp", c.addr)
-	if err != nil {
-		return nil, fmt.Errorf("-addr: %w", err)
-	}
-	grpcListener, err := listen.Listen(ctx, "tcp", c.grpcAddr)
-	if err != nil {
-		_ = httpListener.Close()
-		return nil, fmt.Errorf("-grpc-addr: %w", err)
-	}
-	s.host, s.grpcHost = dialable(c.addr, httpListener), dialable(c.grpcAddr, grpcListener)
-
-	service := dummy.New(nil)
-	s.newHTTP(service, security)
-	s.newGRPC(service, security)
-	go func() {
-		serve := s.http.Serve
-		if security != nil {
-			serve = func(l net.Listener) error { return s.http.ServeTLS(l, "", "") }
-		}
-		if err := serve(httpListener); !errors.Is(err, http.ErrServerClosed) {
-			s.failed <- err
+	var listeners [3]net.Listener
+	defer func() {
+		for _, l := range listeners {
+			if err != nil && l != nil {
+				_ = l.Close()
+			}
 		}
 	}()
+	for i, a := range []struct {
+		flag, addr string
+		host       *string
+	}{{"-addr", c.addr, &s.host}, {"-grpc-addr", c.grpcAddr, &s.grpcHost}, {"-grpc-web-addr", c.webAddr, &s.webHost}} {
+		if listeners[i], err = new(net.ListenConfig).Listen(ctx, "tcp", a.addr); err != nil {
+			return nil, fmt.Errorf("%s: %w", a.flag, err)
+		}
+		*a.host = dialable(a.addr, listeners[i])
+	}
+
+	service := dummy.New(nil)
+	s.newGRPC(service, security)
+	if err := errors.Join(s.newHTTP(service, security), s.newWeb(security)); err != nil {
+		return nil, err
+	}
+	go s.serve(s.http, listeners[0])
+	go s.serve(s.web, listeners[2])
 	go func() {
-		if err := s.grpc.Serve(grpcListener); err != nil {
+		if err := s.grpc.Serve(listeners[1]); err != nil {
 			s.failed <- err
 		}
 	}()
 	return s, nil
+}
+
+func (s *servers) serve(server *http.Server, l net.Listener) {
+	serve := server.Serve
+	if server.TLSConfig != nil {
+		serve = func(l net.Listener) error { return server.ServeTLS(l, "", "") }
+	}
+	if err := serve(l); !errors.Is(err, http.ErrServerClosed) {
+		s.failed <- err
+	}
 }
 
 // dialable returns the host that was asked for, if clients can dial it, with the port that it got.
@@ -116,7 +131,11 @@ func dialable(addr string, listener net.Listener) string {
 	return net.JoinHostPort(host, port)
 }
 
-func (s *servers) newHTTP(service *dummy.Service, security *tls.Config) {
+func (s *servers) newHTTP(service *dummy.Service, security *tls.Config) error {
+	page, err := s.newPage()
+	if err != nil {
+		return err
+	}
 	options := connect.WithHandlerOptions(
 		connect.WithInterceptors(connectx.New(s.connectChain...)),
 		connect.WithReadMaxBytes(maxMessage),
@@ -129,15 +148,38 @@ func (s *servers) newHTTP(service *dummy.Service, security *tls.Config) {
 	mux.Handle(grpchealth.NewHandler(s.httpHealth, options))
 	mux.Handle(grpcreflect.NewHandlerV1(reflector, options))
 	mux.Handle(grpcreflect.NewHandlerV1Alpha(reflector, options))
+	mux.Handle("/trace", s.newTraces())
+	mux.Handle("/", page)
+	s.http = s.newServer(mux, security)
+	return nil
+}
 
+// newWeb makes the server through which browsers call the services of grpc-go. The page comes from another origin.
+func (s *servers) newWeb(security *tls.Config) error {
+	handler, err := web.NewHandler(s.grpc, &web.Options{MaxMessageBytes: maxMessage})
+	if err != nil {
+		return err
+	}
+	wrap, err := cors.New(&cors.Options{Origins: s.origins(), RequestHeaders: sentByPages, ResponseHeaders: readByPages})
+	if err != nil {
+		return err
+	}
+	mux := http.NewServeMux()
+	mux.Handle("/trace", s.newTraces())
+	mux.Handle("/", handler)
+	s.web = s.newServer(wrap(mux), security)
+	return nil
+}
+
+func (s *servers) newServer(handler http.Handler, security *tls.Config) *http.Server {
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
 	protocols.SetHTTP2(true)
 	protocols.SetUnencryptedHTTP2(true)
-	s.http = &http.Server{
-		Handler:           mux,
+	return &http.Server{
+		Handler:           handler,
 		Protocols:         protocols,
-		TLSConfig:         security,
+		TLSConfig:         security.Clone(), // ServeTLS writes to it
 		ReadHeaderTimeout: headerTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeader,
@@ -174,20 +216,27 @@ func (s *servers) stop(limit time.Duration) bool {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
-	drained := make(chan struct{})
+	drained := make(chan error, 1)
+	go func() { drained <- shutdown(ctx, s.http) }()
+	err := shutdown(ctx, s.web) // first: GracefulStop would cut off the calls of grpc that come by it
+	stopped := make(chan struct{})
 	go func() {
-		defer close(drained)
+		defer close(stopped)
 		s.grpc.GracefulStop()
 	}()
-	err := s.http.Shutdown(ctx)
-	if err != nil {
-		_ = s.http.Close()
-	}
 	select {
-	case <-drained:
+	case <-stopped:
 	case <-ctx.Done():
 		err = ctx.Err()
 		s.grpc.Stop() // unlike GracefulStop, it does not wait for handlers
 	}
-	return err == nil
+	return errors.Join(err, <-drained) == nil
+}
+
+func shutdown(ctx context.Context, server *http.Server) error {
+	err := server.Shutdown(ctx)
+	if err != nil {
+		_ = server.Close()
+	}
+	return err
 }

@@ -29,12 +29,11 @@ func (s *servers) usage() []section {
 		service = dummyv1connect.DummyServiceName
 	)
 	// Without TLS a client must be told to speak HTTP/2; with it, whom to trust.
-	connect, native := "http://"+s.host, "http://"+s.grpcHost
+	connect, native, web := s.scheme()+s.host, s.scheme()+s.grpcHost, s.scheme()+s.webHost
 	curl, grpcurl, bufCurl := "curl", "grpcurl -plaintext", "buf curl --http2-prior-knowledge"
 	if s.certFile != "" {
-		connect, native = "https://"+s.host, "https://"+s.grpcHost
 		curl, grpcurl, bufCurl = "curl --insecure", "grpcurl -insecure", "buf curl --insecure"
-		if vouchesFor(s.cert, s.host, s.grpcHost) {
+		if vouchesFor(s.cert, s.host, s.grpcHost, s.webHost) {
 			file := "cacert " + quote(s.certFile)
 			curl, grpcurl, bufCurl = "curl --"+file, "grpcurl -"+file, "buf curl --"+file
 		}
@@ -58,11 +57,16 @@ func (s *servers) usage() []section {
 			grpcurl + header + hello + quote(s.grpcHost) + " " + stream[1:],
 			bufCurl + header + " --protocol grpc" + hello + quote(native+unary),
 		}},
+		{"the same grpc-go server for browsers (Connect, gRPC-Web, gRPC) at " + web, []string{
+			curl + header + " -H 'Content-Type: application/json'" + hello + quote(web+unary),
+			bufCurl + header + " --protocol grpcweb" + hello + quote(web+stream),
+		}},
 	}
 }
 
 func (s *servers) String() string {
 	var b strings.Builder
+	fmt.Fprintf(&b, "Open %s%s/ in a browser, or paste these lines.\n\n", s.scheme(), s.host)
 	for _, section := range s.usage() {
 		fmt.Fprintf(&b, "%s\n\n  %s\n\n", section.title, strings.Join(section.lines, "\n  "))
 	}

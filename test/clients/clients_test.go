@@ -157,7 +157,7 @@ func serve(t *testing.T) map[string]string {
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("go build: %v\n%s", err, out)
 	}
-	cmd := exec.Command(file, "-addr", "127.0.0.1:0", "-grpc-addr", "127.0.0.1:0")
+	cmd := exec.Command(file, "-addr", "127.0.0.1:0", "-grpc-addr", "127.0.0.1:0", "-grpc-web-addr", "127.0.0.1:0")
 	var problems bytes.Buffer
 	cmd.Stderr = &problems
 	stdout, err := cmd.StdoutPipe()
