@@ -23,7 +23,7 @@ export const examples: Example[] = [
   { input: "metadata", with: { headers: greeting } },
   { input: "metadata-fail:aborted", with: { headers: greeting } },
   { input: "deadline", with: { deadline: "2000" } },
-  { input: "Grüße, 世界 100%", with: { method: "ExecuteServerStream" } },
+  { input: "Grüße, мир 100%", with: { method: "ExecuteServerStream" } },
 ];
 
 // In the order in which they are tried: the first that fits tells.
