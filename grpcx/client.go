@@ -118,13 +118,17 @@ func (c *unaryClient) Peer() core.Peer { return peerOf(&c.peer) }
 // NewAttempt implements [core.Transport].
 func (c *unaryClient) NewAttempt(call *core.Call) *core.Call {
 	// The application's own options for what comes back are filled from the attempt that counts.
-	opts := slices.DeleteFunc(slices.Clone(c.opts), func(opt grpc.CallOption) bool {
+	own := func(opt grpc.CallOption) bool {
 		switch opt.(type) {
 		case grpc.HeaderCallOption, grpc.TrailerCallOption, grpc.PeerCallOption:
 			return true
 		}
 		return false
-	})
+	}
+	opts := c.opts
+	if slices.ContainsFunc(opts, own) {
+		opts = slices.DeleteFunc(slices.Clone(opts), own)
+	}
 	attempt := &unaryClient{reply: message.New(c.reply), cc: c.cc, invoker: c.invoker, opts: opts}
 	attempt.init(c.ctx, attempt, call.Method(), core.ShapeUnary, nil)
 	attempt.attemptOf(call)

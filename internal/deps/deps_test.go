@@ -12,9 +12,10 @@ import (
 )
 
 const (
-	module  = "github.com/rpcweft/weft"
-	grpc    = "google.golang.org/grpc"
-	connect = "connectrpc.com/connect"
+	module   = "github.com/rpcweft/weft"
+	grpc     = "google.golang.org/grpc"
+	connect  = "connectrpc.com/connect"
+	vanguard = "connectrpc.com/vanguard"
 )
 
 // pkg is what `go list` says of a package.
@@ -59,15 +60,19 @@ func in(path, prefix string) bool { return path == prefix || strings.HasPrefix(p
 func TestYouLinkWhatYouUse(t *testing.T) {
 	packages := list(t)
 	forbidden := map[string][]string{ // what a package and those below it must not link
-		"errors":           {grpc, connect, module + "/connectx", module + "/grpcx"},
-		"connectx":         {grpc, module + "/grpcx"},
-		"grpcx":            {connect, module + "/connectx"},
-		"interceptors":     {grpc, connect, module + "/connectx", module + "/grpcx"},
+		"errors":           {grpc, connect, vanguard, module + "/connectx", module + "/grpcx"},
+		"connectx":         {grpc, vanguard, module + "/grpcx"},
+		"grpcx":            {connect, vanguard, module + "/connectx"},
+		"grpcx/web":        {module + "/connectx"},
+		"cors":             {grpc, connect, vanguard, module + "/connectx", module + "/grpcx"},
+		"interceptors":     {grpc, connect, vanguard, module + "/connectx", module + "/grpcx"},
 		"internal/message": {grpc, connect},
+		"internal/origin":  {grpc, connect},
+		"rpctest":          {vanguard},
 	}
 	for name, not := range forbidden {
 		for path, p := range packages {
-			if !in(path, module+"/"+name) {
+			if !in(path, module+"/"+name) || name == "grpcx" && in(path, module+"/grpcx/web") { // which has an entry of its own
 				continue
 			}
 			for _, dep := range p.deps {
@@ -79,12 +84,12 @@ func TestYouLinkWhatYouUse(t *testing.T) {
 			}
 		}
 	}
-	for _, name := range []string{"core", "errors", "connectx", "grpcx", "internal/message"} {
+	for _, name := range []string{"core", "errors", "connectx", "grpcx", "grpcx/web", "cors", "internal/message", "internal/origin"} {
 		if _, ok := packages[module+"/"+name]; !ok {
 			t.Errorf("there is no package %s", name)
 		}
 	}
-	for _, want := range [][2]string{{"connectx", connect}, {"grpcx", grpc}} { // or this test looks at nothing
+	for _, want := range [][2]string{{"connectx", connect}, {"grpcx", grpc}, {"grpcx/web", vanguard}} { // or this test looks at nothing
 		if !slices.Contains(packages[module+"/"+want[0]].deps, want[1]) {
 			t.Errorf("%s does not link %s", want[0], want[1])
 		}

@@ -16,8 +16,10 @@ import (
 
 	"github.com/rpcweft/weft/connectx"
 	"github.com/rpcweft/weft/core"
+	"github.com/rpcweft/weft/cors"
 	"github.com/rpcweft/weft/errors"
 	"github.com/rpcweft/weft/grpcx"
+	"github.com/rpcweft/weft/grpcx/web"
 	"github.com/rpcweft/weft/internal/dummy"
 	"github.com/rpcweft/weft/internal/dummy/dummyv1"
 	"github.com/rpcweft/weft/internal/dummy/dummyv1/dummyv1connect"
@@ -53,9 +55,37 @@ func TestReadmeServerAndClients(t *testing.T) {
 	server := grpc.NewServer(grpcx.ServerOptions(chain)...)
 
 	defer server.Stop()
-	web := httptest.NewServer(mux)
-	defer web.Close()
-	callAsTheReadmeDoes(t, chain, web.URL)
+	served := httptest.NewServer(mux)
+	defer served.Close()
+	callAsTheReadmeDoes(t, chain, served.URL)
+
+	dummyv1.RegisterDummyServiceServer(server, dummy.New(nil).GRPC())
+	handler, err := forBrowsers(server)
+	if err != nil {
+		t.Fatal(err)
+	}
+	served = httptest.NewServer(handler)
+	defer served.Close()
+	client := userv1connect.NewUserServiceClient(http.DefaultClient, served.URL)
+	if res, err := client.Execute(t.Context(), connect.NewRequest(&dummyv1.DummyRequest{Input: "hi"})); err != nil || res.Msg.GetOutput() != "hi" {
+		t.Errorf("%v, %v", res, err)
+	}
+}
+
+func forBrowsers(server *grpc.Server) (http.Handler, error) {
+	handler, err := web.NewHandler(server, nil) // the grpc-go server answers Connect and gRPC-Web, too
+	if err != nil {
+		return nil, err
+	}
+	wrap, err := cors.New(&cors.Options{ // for pages of another origin
+		Origins:         []string{"https://app.example.com"},
+		RequestHeaders:  []string{"authorization"},
+		ResponseHeaders: []string{"x-request-id"},
+	})
+	if err != nil {
+		return nil, err
+	}
+	return wrap(handler), nil
 }
 
 func callAsTheReadmeDoes(t *testing.T, chain *core.Chain, url string) {
