@@ -172,7 +172,7 @@ func (s *clientStream) Receive(msg any) error {
 	if s.Shape() == core.ShapeClientStream {
 		err = s.single(err)
 	}
-	return bareEOF(err)
+	return inTime(s.ctx, bareEOF(err))
 }
 
 // single demands one response of a client stream. connect does so too, but above the interceptors.

@@ -6,7 +6,10 @@ import (
 	"strconv"
 	"time"
 
+	"connectrpc.com/connect"
+
 	"github.com/rpcweft/weft/core"
+	"github.com/rpcweft/weft/errors"
 )
 
 // Where connect keeps the time left of a call: in a header map that may outlive
@@ -71,4 +74,17 @@ func encodeGRPCTimeout(left time.Duration) string {
 		}
 	}
 	return strconv.FormatInt(int64(left/time.Hour), 10) + "H"
+}
+
+// inTime returns err, or DEADLINE_EXCEEDED if it is a cancellation of the transport's own after the deadline of ctx: a server may reset its
+// stream because of the deadline before our own clock has ended ctx.
+func inTime(ctx context.Context, err error) error {
+	native, ok := errors.AsType[*connect.Error](err)
+	if !ok || native == nil || native.Code() != connect.CodeCanceled || connect.IsWireError(native) || ctx.Err() == context.Canceled {
+		return err
+	}
+	if deadline, ok := ctx.Deadline(); !ok || time.Now().Before(deadline) {
+		return err
+	}
+	return connect.NewError(connect.CodeDeadlineExceeded, context.DeadlineExceeded)
 }

@@ -149,7 +149,7 @@ func (c *unaryClient) Invoke(ctx context.Context, _ *core.Call) error {
 	if c.RequestHeader().Written() {
 		// The application may use its request, and the header in it, again.
 		if _, ok := c.req.(*ownRequest); !ok {
-			c.req = newOwnRequest(c.req, c.RequestHeader().Raw().Map)
+			c.req = &ownRequest{of: c.req, header: c.RequestHeader().Raw().Map}
 		}
 	}
 	if own, ok := c.req.(*ownRequest); ok {
@@ -164,7 +164,7 @@ func (c *unaryClient) Invoke(ctx context.Context, _ *core.Call) error {
 		if native, ok := errors.AsType[*connect.Error](err); ok && native != nil {
 			c.meta = native.Meta()
 		}
-		return err
+		return inTime(ctx, err)
 	}
 	learn(res)
 	c.res = res
@@ -198,21 +198,22 @@ func (c *unaryClient) HTTPMethod() string { return c.req.HTTPMethod() }
 
 // NewAttempt implements [core.Transport].
 func (c *unaryClient) NewAttempt(call *core.Call) *core.Call {
-	attempt := newUnaryClient(call.Method(), newOwnRequest(c.req, attemptHeader(c.RequestHeader().Raw().Map)), c.next)
+	attempt := &struct { // one allocation
+		unaryClient
+		own ownRequest
+	}{unaryClient{next: c.next}, ownRequest{of: c.req, header: attemptHeader(c.RequestHeader().Raw().Map)}}
+	attempt.req = &attempt.own
+	attempt.Init(&attempt.unaryClient, call.Method(), core.SideClient, core.ShapeUnary, call.Protocol(), c.req.Any())
 	return &attempt.Call
 }
 
 // ownRequest is a request with a header of its own, into which connect writes. What connect notes on
-// a request is its own too.
+// a request is its own too, and goes into the embedded one.
 type ownRequest struct {
-	connect.AnyRequest
+	connect.Request[struct{}]
 	of     connect.AnyRequest
 	msg    any
 	header http.Header
-}
-
-func newOwnRequest(of connect.AnyRequest, header http.Header) *ownRequest {
-	return &ownRequest{AnyRequest: connect.NewRequest(&struct{}{}), of: of, header: header}
 }
 
 func (r *ownRequest) Any() any {

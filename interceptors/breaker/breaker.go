@@ -133,21 +133,41 @@ var errPanic = errors.Internal("a panic")
 // Intercept implements [core.Interceptor].
 func (b *breakers) Intercept(ctx context.Context, call *core.Call, next core.Handler) error {
 	one := b.of(b.Key(ctx, call))
-	done, err := one.Allow()
-	if err != nil {
-		return b.reject(one)
+	var done func(error)
+	var err error
+	if one.State() != gobreaker.StateClosed {
+		if done, err = one.Allow(); err != nil {
+			return b.reject(one)
+		}
 	}
 	err = errPanic // unless next returns
-	defer func() { done(err) }()
+	defer func() {
+		if done == nil {
+			one.tell(err)
+		} else {
+			done(err)
+		}
+	}()
 	err = next(ctx, call)
 	return err
+}
+
+// tell counts a call that found the circuit closed, when it has ended. gobreaker would count it in the part of the window in which it
+// began: what takes longer than the window, as calls of a server that hangs do, would count for nothing.
+func (b *breaker) tell(err error) {
+	if b.State() != gobreaker.StateClosed {
+		return // others have opened it meanwhile
+	}
+	if done, rejected := b.Allow(); rejected == nil {
+		done(err)
+	}
 }
 
 // reject is the error of a call that was turned away.
 func (b *breakers) reject(one *breaker) error {
 	wait := time.Second // for probes under way
 	if opened := one.opened.Load(); opened != nil {
-		wait = max(wait, time.Until(opened.Add(b.OpenFor)))
+		wait = max(wait, time.Until(opened.Add(b.OpenFor))+1) // at the very end it is open still
 	}
 	return errors.Unavailable("the circuit is open").WithCause(ErrOpen).WithDetails(&errdetails.RetryInfo{RetryDelay: durationpb.New(wait)})
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -62,7 +63,7 @@ func TestItOpensTurnsAwayTriesAndCloses(t *testing.T) {
 							call("fail:unavailable", core.CodeUnavailable)
 						}
 						res := call("hi", core.CodeUnavailable)
-						if info, ok := errors.DetailOf[*errdetails.RetryInfo](res.Err); !ok || info.GetRetryDelay().AsDuration() != time.Minute {
+						if info, ok := errors.DetailOf[*errdetails.RetryInfo](res.Err); !ok || info.GetRetryDelay().AsDuration() != time.Minute+1 {
 							t.Errorf("RetryInfo is %v", info)
 						}
 						if got := stderrors.Is(res.Err, breaker.ErrOpen); got != (side == core.SideClient) {
@@ -155,6 +156,66 @@ func TestARatioOfFailuresWithinTheWindowOpensIt(t *testing.T) {
 			}
 		}
 	})
+}
+
+// Its library counts a call when it begins, and forgets those that take longer than the window.
+func TestCallsThatTakeLongerThanTheWindowCount(t *testing.T) {
+	hang := func(context.Context) error { time.Sleep(time.Hour); return context.DeadlineExceeded }
+	for name, opts := range map[string]*breaker.Options{
+		"consecutive": {Consecutive: 5, Window: 10 * time.Second}, "ratio": {MinCalls: 5, Window: 10 * time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				policy := must(opts)
+				var calls sync.WaitGroup
+				for range 5 {
+					calls.Go(func() { _ = run(t.Context(), policy, "/a.A/M", hang) })
+				}
+				calls.Wait()
+				if err := run(t.Context(), policy, "/a.A/M", returns(nil)); !stderrors.Is(err, breaker.ErrOpen) {
+					t.Errorf("the circuit is not open: %v", err)
+				}
+			})
+		})
+	}
+}
+
+// A call that began before the circuit opened says nothing of the probe.
+func TestACallFromBeforeIsNoProbe(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		policy := must(&breaker.Options{Consecutive: 1, OpenFor: time.Minute})
+		var calls sync.WaitGroup
+		defer calls.Wait()
+		calls.Go(func() {
+			_ = run(t.Context(), policy, "/a.A/M", func(context.Context) error { time.Sleep(2 * time.Minute); return nil })
+		})
+		synctest.Wait()
+		_ = run(t.Context(), policy, "/a.A/M", returns(down))
+		time.Sleep(time.Minute + 1)
+		calls.Go(func() { // the probe
+			_ = run(t.Context(), policy, "/a.A/M", func(context.Context) error { time.Sleep(time.Hour); return nil })
+		})
+		time.Sleep(2 * time.Minute)
+		if err := run(t.Context(), policy, "/a.A/M", returns(nil)); !stderrors.Is(err, breaker.ErrOpen) {
+			t.Errorf("it has closed the circuit: %v", err)
+		}
+	})
+}
+
+func TestManyKeysShareABreaker(t *testing.T) {
+	n := 0
+	policy := must(&breaker.Options{Consecutive: 1, Key: func(context.Context, *core.Call) string { n++; return fmt.Sprint(n) }})
+	for range 10_000 {
+		_ = run(t.Context(), policy, "/a.A/M", returns(nil))
+	}
+	_ = run(t.Context(), policy, "/a.A/M", returns(down)) // key 10001
+	if err := run(t.Context(), policy, "/a.A/M", returns(nil)); !stderrors.Is(err, breaker.ErrOpen) {
+		t.Errorf("key 10002 has a breaker of its own: %v", err)
+	}
+	n = 0
+	if err := run(t.Context(), policy, "/a.A/M", returns(nil)); err != nil {
+		t.Errorf("key 1 has none of its own: %v", err)
+	}
 }
 
 // The order of docs/resilience.md: retry waits until the circuit lets a probe pass.

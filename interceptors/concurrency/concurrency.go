@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
@@ -28,10 +29,34 @@ func ByMethod(_ context.Context, call *core.Call) string { return call.Method().
 // ByService is a [KeyFunc]: each service has its own limit.
 func ByService(_ context.Context, call *core.Call) string { return call.Method().FullService() }
 
+// maxKeys is how many keys have a [Limiter] of their own.
+const maxKeys = 10_000
+
+// Limiter is a limit that changes with what it learns of the calls. Module contrib/adaptive has one. It is called by many goroutines
+// at once.
+type Limiter interface {
+	// TryAcquire takes a place, without waiting, or reports that there is none. When no place is taken there must be one:
+	// calls that wait are asked about again when others end, and by nothing else. So no two interceptors may share a limiter.
+	TryAcquire() (Place, bool)
+}
+
+// Place is that of one call. One of its methods is called, once, when the call has ended: a panic is an end, too.
+type Place interface {
+	// Record frees the place of a call whose duration says how busy the service is: a unary call that has
+	// succeeded, or whose deadline has passed (of which a server may hear as a cancellation). The time in the queue comes before the place.
+	Record()
+	// Drop frees the place of any other call: how long a stream lives is up to those who talk, a failure may be quick
+	// because nothing was done, and a call may be canceled at any time.
+	Drop()
+}
+
 // Options for [New]. The zero value is right.
 type Options struct {
+	// Limiter returns the limiter of a key, in place of a fixed limit, when the key is seen first; without Key it is "". It is called
+	// once for each key and must not return nil. Keys are not forgotten then; after 10,000, further ones share a limiter.
+	Limiter func(key string) Limiter
 	// Key is what the limit is for, ByMethod or a function of your own: each key has a limit and a queue of its own. Nil is one limit for
-	// all calls. A key is forgotten when none of its calls runs or waits.
+	// all calls. A key is forgotten when none of its calls runs or waits, unless there is a Limiter.
 	Key KeyFunc
 	// Queue is how many calls may wait for a place, first come, first served. 0 turns away at once.
 	Queue int
@@ -47,14 +72,17 @@ type Options struct {
 // away with RESOURCE_EXHAUSTED, a google.rpc.RetryInfo, and [ErrLimit] in the tree of the error. A call whose context ends while it waits fails
 // with that. The place is free again when the call has ended, however: also by a panic.
 //
-// New returns an error if limit is less than 1, and if Queue, MaxWait or RetryAfter is negative.
+// With [Options.Limiter] limit must be 0. New returns an error if it is less than 1 otherwise, and if Queue, MaxWait or RetryAfter
+// is negative.
 func New(limit int, opts *Options) (core.Interceptor, error) {
 	l := &limiter{limit: limit, gates: map[string]*gate{}}
 	if opts != nil {
 		l.Options = *opts
 	}
 	switch {
-	case limit < 1:
+	case l.Limiter != nil && limit != 0:
+		return nil, fmt.Errorf("concurrency: a limit of %d calls beside a Limiter: want 0, or no Limiter", limit)
+	case l.Limiter == nil && limit < 1:
 		return nil, fmt.Errorf("concurrency: a limit of %d calls, want 1 at least", limit)
 	case l.Queue < 0:
 		return nil, fmt.Errorf("concurrency: Queue is negative: %d", l.Queue)
@@ -66,7 +94,8 @@ func New(limit int, opts *Options) (core.Interceptor, error) {
 		l.RetryAfter = time.Second
 	}
 	if l.Key == nil {
-		l.single = &gate{users: 1} // which is never forgotten
+		l.single = l.makeGate("")
+		l.single.users = 1 // it is never forgotten
 	}
 	l.rejection = errors.ResourceExhausted("too many calls at once").WithCause(ErrLimit).
 		WithDetails(&errdetails.RetryInfo{RetryDelay: durationpb.New(l.RetryAfter)})
@@ -86,9 +115,41 @@ type limiter struct {
 
 // gate is the limit of one key.
 type gate struct {
-	users   int // calls that run or wait
-	running int
-	waiting []chan struct{} // each closed by whoever hands a place on
+	limiter Limiter
+	fixed   fixed
+	users   int          // calls that run or wait
+	waiting []chan Place // each gets its place from whoever hands it on
+}
+
+// fixed is the [Limiter] of a number, and all its places.
+type fixed struct {
+	limit   int64
+	running atomic.Int64
+}
+
+// TryAcquire implements [Limiter]. It is called under the lock.
+func (f *fixed) TryAcquire() (Place, bool) {
+	if f.running.Add(1) > f.limit {
+		f.Drop()
+		return nil, false
+	}
+	return f, true
+}
+
+// Record implements [Place].
+func (f *fixed) Record() { f.Drop() }
+
+// Drop implements [Place].
+func (f *fixed) Drop() { f.running.Add(-1) }
+
+func (l *limiter) makeGate(key string) *gate {
+	g := &gate{}
+	g.fixed.limit = int64(l.limit)
+	if g.limiter = &g.fixed; l.Limiter != nil {
+		g.limiter = l.Limiter(key)
+		g.users = 1 // it is never forgotten
+	}
+	return g
 }
 
 // Intercept implements [core.Interceptor].
@@ -97,49 +158,72 @@ func (l *limiter) Intercept(ctx context.Context, call *core.Call, next core.Hand
 	if l.Key != nil {
 		key = l.Key(ctx, call)
 	}
-	g, err := l.enter(ctx, key)
+	g, place, err := l.enter(ctx, key)
 	if err != nil {
 		if l.OnReject != nil && err == l.rejection { //nolint:errorlint // our own
 			l.OnReject(ctx, call)
 		}
 		return err
 	}
-	defer l.leave(key, g)
-	return next(ctx, call)
+	telling := false // unless next returns
+	defer func() {
+		if telling {
+			place.Record()
+		} else {
+			place.Drop()
+		}
+		l.leave(key, g)
+	}()
+	err = next(ctx, call)
+	code := core.CodeOf(err)
+	telling = call.Shape() == core.ShapeUnary && (code == core.CodeOK || code == core.CodeDeadlineExceeded)
+	return err
 }
 
 // enter returns with a place, or with an error.
-func (l *limiter) enter(ctx context.Context, key string) (*gate, error) {
+func (l *limiter) enter(ctx context.Context, key string) (*gate, Place, error) {
 	l.mu.Lock()
-	g := l.single
-	if g == nil {
-		if g = l.gates[key]; g == nil {
-			g = &gate{}
-			l.gates[key] = g
+	g := l.gate(key)
+	if len(g.waiting) == 0 {
+		if place, ok := g.limiter.TryAcquire(); ok {
+			g.users++
+			l.mu.Unlock()
+			return g, place, nil
 		}
-	}
-	if g.running < l.limit {
-		g.running++
-		g.users++
-		l.mu.Unlock()
-		return g, nil
 	}
 	if len(g.waiting) >= l.Queue {
 		l.mu.Unlock()
-		return nil, l.rejection
+		return nil, nil, l.rejection
 	}
-	place := make(chan struct{})
-	g.waiting = append(g.waiting, place)
+	handed := make(chan Place, 1)
+	g.waiting = append(g.waiting, handed)
 	g.users++
 	l.mu.Unlock()
-	if err := l.wait(ctx, place); err != nil {
-		l.giveUp(key, g, place)
-		return nil, err
+	place, err := l.wait(ctx, handed)
+	if err != nil {
+		l.giveUp(key, g, handed)
 	}
-	return g, nil
+	return g, place, err
 }
 
-func (l *limiter) wait(ctx context.Context, place <-chan struct{}) error {
+// gate returns that of a key. The lock is held.
+func (l *limiter) gate(key string) *gate {
+	if l.single != nil {
+		return l.single
+	}
+	g := l.gates[key]
+	if g == nil && l.Limiter != nil && len(l.gates) >= maxKeys {
+		key = "" // which they share
+		g = l.gates[key]
+	}
+	if g == nil {
+		g = l.makeGate(key)
+		l.gates[key] = g
+	}
+	return g
+}
+
+func (l *limiter) wait(ctx context.Context, handed <-chan Place) (Place, error) {
 	var late <-chan time.Time
 	if l.MaxWait > 0 {
 		timer := time.NewTimer(l.MaxWait)
@@ -147,48 +231,42 @@ func (l *limiter) wait(ctx context.Context, place <-chan struct{}) error {
 		late = timer.C
 	}
 	select {
-	case <-place:
-		return nil
+	case place := <-handed:
+		return place, nil
 	case <-late:
-		return l.rejection
+		return nil, l.rejection
 	case <-ctx.Done():
-		return ctx.Err()
+		return nil, ctx.Err()
 	}
 }
 
 // giveUp leaves the queue. A place that came meanwhile goes on to the next.
-func (l *limiter) giveUp(key string, g *gate, place chan struct{}) {
+func (l *limiter) giveUp(key string, g *gate, handed chan Place) {
 	l.mu.Lock()
-	defer l.mu.Unlock()
-	if i := slices.Index(g.waiting, place); i >= 0 {
+	i := slices.Index(g.waiting, handed)
+	if i >= 0 {
 		g.waiting = slices.Delete(g.waiting, i, i+1)
-	} else {
-		g.handOn()
 	}
-	l.drop(key, g)
+	l.mu.Unlock()
+	if i < 0 {
+		(<-handed).Drop()
+	}
+	l.leave(key, g)
 }
 
-// leave frees the place of a call that has ended.
+// leave is the end of a call that has freed its place: what is free goes to those who wait longest.
 func (l *limiter) leave(key string, g *gate) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	g.handOn()
-	l.drop(key, g)
-}
-
-// handOn gives a place to whoever waits for it longest.
-func (g *gate) handOn() {
-	if len(g.waiting) == 0 {
-		g.running--
-		return
+	for len(g.waiting) > 0 {
+		place, ok := g.limiter.TryAcquire()
+		if !ok {
+			break
+		}
+		g.waiting[0] <- place
+		g.waiting = slices.Delete(g.waiting, 0, 1)
 	}
-	close(g.waiting[0])
-	g.waiting = slices.Delete(g.waiting, 0, 1)
-}
-
-// drop forgets a key that nobody uses.
-func (l *limiter) drop(key string, g *gate) {
 	if g.users--; g.users == 0 {
-		delete(l.gates, key)
+		delete(l.gates, key) // nobody uses it
 	}
 }

@@ -127,6 +127,133 @@ func TestThePlaceIsFreeHoweverACallEnds(t *testing.T) {
 	})
 }
 
+// changing is a limiter whose limit a test sets.
+type changing struct {
+	mu                       sync.Mutex
+	limit, running           int
+	acquired, recorded, lost int
+}
+
+func (c *changing) TryAcquire() (concurrency.Place, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.running >= c.limit {
+		return nil, false
+	}
+	c.running++
+	c.acquired++
+	return &place{of: c}, true
+}
+
+type place struct {
+	of    *changing
+	freed bool
+}
+
+func (p *place) free(told int) {
+	p.of.mu.Lock()
+	defer p.of.mu.Unlock()
+	if p.of.recorded += told; p.freed {
+		p.of.lost++ // freed twice
+	}
+	p.freed = true
+	p.of.running--
+}
+
+func (p *place) Record() { p.free(1) }
+func (p *place) Drop()   { p.free(0) }
+
+func (c *changing) set(limit int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.limit = limit
+}
+
+func (c *changing) String() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return fmt.Sprintf("%d acquired, %d recorded, %d running, %d freed twice", c.acquired, c.recorded, c.running, c.lost)
+}
+
+func TestALimiterHearsOfUnaryCallsThatTellSomethingAndGetsAllPlacesBack(t *testing.T) {
+	var c *changing
+	sides(t, func() core.Interceptor {
+		c = &changing{limit: 1}
+		return must(0, &concurrency.Options{Limiter: func(string) concurrency.Limiter { return c }})
+	}, func(t *testing.T, client *rpctest.Client, _ core.Side) {
+		call := func(input string) {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			_ = client.Call(ctx, input)
+			time.Sleep(time.Hour) // of the bubble: over HTTP/1.1 the server may not hear of a deadline
+		}
+		call("hi")
+		call("fail:deadline_exceeded")
+		told := 0
+		if client.Shape == core.ShapeUnary {
+			told = 2
+		}
+		for _, input := range []string{"fail:not_found", "panic", "fail:canceled", "sleep:1h"} {
+			call(input)
+		}
+		// The last one may be heard of as a deadline or as a cancellation.
+		got, want := c.String(), fmt.Sprintf("6 acquired, %d recorded, 0 running, 0 freed twice", told)
+		if more := fmt.Sprintf("6 acquired, %d recorded, 0 running, 0 freed twice", told+1); got != want && (told == 0 || got != more) {
+			t.Errorf("%s, want %s", got, want)
+		}
+		var calls sync.WaitGroup
+		defer calls.Wait()
+		calls.Go(func() { client.Call(t.Context(), "sleep:1s").Want(t, core.CodeOK, "sleep:1s") })
+		synctest.Wait()
+		client.Call(t.Context(), "hi").Want(t, core.CodeResourceExhausted, "")
+	})
+}
+
+func TestThoseWhoWaitHearOfALimitThatGrows(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := &changing{limit: 1}
+		policy := must(0, &concurrency.Options{Queue: 10, Limiter: func(string) concurrency.Limiter { return c }})
+		start := time.Now()
+		var calls sync.WaitGroup
+		var ends []string
+		for i := range 6 {
+			calls.Go(func() {
+				_ = rpctest.Call(rpctest.Fake{Invoke: func(context.Context, *core.Call) error {
+					if time.Sleep(time.Second); i == 0 {
+						c.set(3)
+					}
+					return nil
+				}}).Run(t.Context(), policy)
+				c.mu.Lock()
+				defer c.mu.Unlock()
+				ends = append(ends, time.Since(start).String())
+			})
+			synctest.Wait()
+		}
+		calls.Wait()
+		if got := strings.Join(ends, " "); got != "1s 2s 2s 2s 3s 3s" {
+			t.Errorf("calls ended after %s", got)
+		}
+	})
+}
+
+func TestWithALimiterEachKeyHasItsOwnAndManyShareOne(t *testing.T) {
+	made := map[string]int{}
+	n := 0
+	policy := must(0, &concurrency.Options{
+		Key:     func(context.Context, *core.Call) string { n++; return fmt.Sprint(n % 20_000) },
+		Limiter: func(key string) concurrency.Limiter { made[key]++; return &changing{limit: 1} },
+	})
+	for range 40_000 {
+		if err := rpctest.Call(rpctest.Fake{}).Run(t.Context(), policy); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(made) != 10_001 || made[""] != 1 || made["1"] != 1 {
+		t.Errorf("%d limiters, %d of them shared; key 1 had %d", len(made), made[""], made["1"])
+	}
+}
+
 func TestACallMayGiveUpWaiting(t *testing.T) {
 	for name, one := range map[string]struct {
 		opts concurrency.Options
@@ -262,7 +389,10 @@ func TestNeverMoreThanTheLimit(t *testing.T) {
 
 func TestBadConfigurationFailsAtConstruction(t *testing.T) {
 	for want, f := range map[string]func() (core.Interceptor, error){
-		"limit of 0":       func() (core.Interceptor, error) { return concurrency.New(0, nil) },
+		"limit of 0": func() (core.Interceptor, error) { return concurrency.New(0, nil) },
+		"beside a Limiter": func() (core.Interceptor, error) {
+			return concurrency.New(1, &concurrency.Options{Limiter: func(string) concurrency.Limiter { return nil }})
+		},
 		"Queue is neg":     func() (core.Interceptor, error) { return concurrency.New(1, &concurrency.Options{Queue: -1}) },
 		"MaxWait is neg":   func() (core.Interceptor, error) { return concurrency.New(1, &concurrency.Options{MaxWait: -1}) },
 		"RetryAfter is ne": func() (core.Interceptor, error) { return concurrency.New(1, &concurrency.Options{RetryAfter: -1}) },

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/rpcweft/weft/core"
+	"github.com/rpcweft/weft/interceptors/retry"
 )
 
 // Request and response metadata of gRPC's hedging (https://github.com/grpc/proposal/blob/master/A6-client-retries.md).
@@ -31,6 +32,10 @@ type Options struct {
 	// Methods selects the calls that may be repeated (core.MatchMethod, core.MatchService, a function of your own). By
 	// default it is those whose definition says idempotency_level = IDEMPOTENT or NO_SIDE_EFFECTS.
 	Methods core.Matcher
+	// Budget keeps hedges from multiplying the load of a service that is slow or down. Interceptors may share one, those of
+	// package retry too. By default each interceptor has its own, retry.NewBudget(100, 0.1): when all answers are slow, one
+	// call in ten is hedged.
+	Budget *retry.Budget
 	// OnAttempt sees each attempt that has ended, to log and count, in the goroutine of the call. The call is the attempt, with its
 	// metadata and its peer.
 	OnAttempt func(ctx context.Context, attempt *core.Call, end End)
@@ -78,6 +83,9 @@ func New(delay time.Duration, opts *Options) (core.Interceptor, error) {
 	}
 	if len(h.Codes) == 0 {
 		h.Codes = []core.Code{core.CodeUnavailable}
+	}
+	if h.Budget == nil {
+		h.Budget, _ = retry.NewBudget(100, 0.1)
 	}
 	if h.Methods == nil {
 		h.Methods = func(call *core.Call) bool { return call.Idempotency() != core.IdempotencyUnknown }
@@ -152,22 +160,32 @@ func (r *race) run() (won result, err error) {
 	}
 	timer := time.NewTimer(r.delay)
 	defer timer.Stop()
+	paid := false // the failure of an attempt has taken the token for the next
 	for {
 		select {
 		case <-timer.C:
-			if r.started < r.most && r.ctx.Err() == nil {
-				if err := r.start(); err != nil {
-					return won, err
-				}
-				timer.Reset(r.delay)
+			if r.started >= r.most || r.ctx.Err() != nil {
+				continue
 			}
+			if !paid && !r.Budget.Take() {
+				r.most = r.started
+				continue
+			}
+			paid = false
+			if err := r.start(); err != nil {
+				return won, err
+			}
+			timer.Reset(r.delay)
 		case won = <-r.results:
 			r.running--
+			if won.err == nil && !won.gone {
+				r.Budget.Success()
+			}
 			if won.gone || won.err == nil || r.ctx.Err() != nil || !slices.Contains(r.Codes, core.CodeOf(won.err)) {
 				return won, nil
 			}
 			wait, stop := askedFor(won.attempt)
-			if stop {
+			if paid = r.Budget.Failure(); !paid || stop {
 				r.most = r.started
 			}
 			if r.started >= r.most && r.running == 0 {

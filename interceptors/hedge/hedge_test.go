@@ -13,12 +13,17 @@ import (
 	"github.com/rpcweft/weft/core"
 	"github.com/rpcweft/weft/errors"
 	"github.com/rpcweft/weft/interceptors/hedge"
+	"github.com/rpcweft/weft/interceptors/retry"
 	"github.com/rpcweft/weft/rpctest"
 )
 
 func all(*core.Call) bool { return true }
 
+// must returns an interceptor, without a budget that tests would share.
 func must(delay time.Duration, opts *hedge.Options) core.Interceptor {
+	if opts != nil && opts.Budget == nil {
+		opts.Budget = retry.NoBudget()
+	}
 	i, err := hedge.New(delay, opts)
 	if err != nil {
 		panic(err)
@@ -233,6 +238,56 @@ func TestFailures(t *testing.T) {
 	})
 }
 
+// Peers of ours have no budget, or one for failures alone: each call of a slow service is made several times.
+func TestAnOutageOrASlowServiceIsNotMultiplied(t *testing.T) {
+	for name, one := range map[string]struct {
+		answer func(ctx context.Context) error
+		want   int
+	}{
+		// 9, 8 and 7 tokens are left after the first call, 6 and 5 after the second, none in the end.
+		"down": {func(context.Context) error { return down }, 103},
+		// Each of the first calls takes a token and brings a tenth back, until 5.5 are left; then one in ten is hedged.
+		"slow": {func(ctx context.Context) error { return after(ctx, time.Minute, nil) }, 114},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				budget, err := retry.NewBudget(10, 0.1)
+				if err != nil {
+					t.Fatal(err)
+				}
+				policy := must(time.Second, &hedge.Options{Methods: all, Attempts: 3, Budget: budget})
+				attempts := 0
+				for range 100 {
+					call := rpctest.Call(rpctest.Fake{Side: core.SideClient, Invoke: func(ctx context.Context, _ *core.Call) error { return one.answer(ctx) }})
+					_ = call.Run(t.Context(), policy)
+					attempts += call.Started()
+				}
+				if attempts != one.want {
+					t.Errorf("100 calls made %d attempts, want %d", attempts, one.want)
+				}
+			})
+		})
+	}
+}
+
+func TestThereIsABudgetByDefault(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		policy, err := hedge.New(time.Second, &hedge.Options{Methods: all})
+		if err != nil {
+			t.Fatal(err)
+		}
+		attempts := 0
+		for range 1000 {
+			call := rpctest.Call(rpctest.Fake{Side: core.SideClient, Invoke: func(ctx context.Context, _ *core.Call) error { return after(ctx, time.Minute, nil) }})
+			_ = call.Run(t.Context(), policy)
+			attempts += call.Started()
+		}
+		if attempts < 1100 || attempts > 1160 {
+			t.Errorf("1000 slow calls made %d attempts", attempts)
+		}
+	})
+}
+
 func TestStreamsAndMethodsThatMayNotBeRepeatedPass(t *testing.T) {
 	for name, o := range map[string]*rpctest.Options{
 		"streams": {Client: []core.Interceptor{must(time.Second, &hedge.Options{Methods: all})}, Shapes: rpctest.Shapes()[1:]},
@@ -294,7 +349,7 @@ func TestCosts(t *testing.T) {
 	if got := measure(must(time.Hour, nil)); got > bare {
 		t.Errorf("a call that is not hedged costs %v allocations", got-bare)
 	}
-	// An attempt (5), a context, a timer, a channel and a goroutine.
+	// An attempt, a context, a timer, a channel and a goroutine. What it costs on each stack, internal/bench says.
 	if got := measure(must(time.Hour, &hedge.Options{Methods: all})) - bare; got > 16 {
 		t.Errorf("a call with one attempt costs %v allocations", got)
 	}

@@ -6,10 +6,10 @@ import (
 	"sync/atomic"
 )
 
-// Budget bounds retries by how well calls go: the token bucket of gRPC's retry throttling. Each attempt that failed with a
-// code to try again takes a token, each success brings the ratio of one back. While half of the tokens or
-// less are left there are no retries: then a service that is down gets the first attempts alone. It may be
-// used by many goroutines.
+// Budget bounds further attempts by how well calls go: the token bucket of gRPC's retry throttling. Each attempt that failed with a
+// code to try again takes a token, and so does a hedge that is sent because the answer takes long; each success brings the ratio of
+// one back. While half of the tokens or less are left there are no further attempts: then a service that is down or slow gets
+// the first attempts alone. It may be used by many goroutines.
 type Budget struct {
 	tokens    atomic.Int64 // thousandths
 	most, add int64
@@ -34,8 +34,8 @@ func NewBudget(tokens int, ratio float64) (*Budget, error) {
 // NoBudget returns a budget without a bound.
 func NoBudget() *Budget { return &Budget{} }
 
-// deposit counts a success.
-func (b *Budget) deposit() {
+// Success counts a success. It is for interceptors that make attempts.
+func (b *Budget) Success() {
 	for {
 		have := b.tokens.Load()
 		if have >= b.most || b.tokens.CompareAndSwap(have, min(have+b.add, b.most)) {
@@ -44,16 +44,27 @@ func (b *Budget) deposit() {
 	}
 }
 
-// withdraw counts a failure, and reports whether there may be a retry.
-func (b *Budget) withdraw() bool {
-	if b.most == 0 {
-		return true
-	}
-	for {
+// Failure counts an attempt that failed with a code to try again, and reports whether there may be another one.
+func (b *Budget) Failure() bool {
+	for b.most > 0 {
 		have := b.tokens.Load()
-		left := max(0, have-1000)
-		if b.tokens.CompareAndSwap(have, left) {
+		if left := max(0, have-1000); b.tokens.CompareAndSwap(have, left) {
 			return left > b.most/2
 		}
 	}
+	return true
+}
+
+// Take takes a token for an attempt beside others that have not failed, if there may be one.
+func (b *Budget) Take() bool {
+	for b.most > 0 {
+		have := b.tokens.Load()
+		if have-1000 <= b.most/2 {
+			return false
+		}
+		if b.tokens.CompareAndSwap(have, have-1000) {
+			return true
+		}
+	}
+	return true
 }

@@ -161,6 +161,9 @@ func (r *retry) Intercept(ctx context.Context, call *core.Call, next core.Handle
 			call.Adopt(attempt)
 			return end.Err
 		}
+		if end.Wait == 0 {
+			continue
+		}
 		wait := time.NewTimer(end.Wait)
 		select {
 		case <-wait.C:
@@ -217,27 +220,33 @@ func (r *retry) limited(ctx context.Context, attempt *core.Call, next core.Handl
 	}
 	defer cancel()
 	err = next(limited, attempt)
-	if code := core.CodeOf(err); (code == core.CodeDeadlineExceeded || code == core.CodeCanceled) && ctx.Err() == nil && spent(ctx, limited) {
+	if ctx.Err() == nil && spent(ctx, limited, core.CodeOf(err)) {
 		return errors.DeadlineExceeded("the attempt took longer than %v", r.AttemptTimeout).WithCause(errors.Join(ErrAttemptTimeout, err)), true
 	}
 	return err, false
 }
 
-// spent reports whether the time of an attempt is over. A server, which has the same deadline, may be quicker to say so than our own
-// clock, by a millisecond at most: deadlines travel in whole ones, rounded down.
-func spent(ctx, limited context.Context) bool {
-	if context.Cause(limited) == ErrAttemptTimeout { //nolint:errorlint // the cause itself
-		return true
-	}
+// spent reports whether an attempt has ended with the code because its time is over. A server, which has the same deadline, may be
+// quicker to say so than our own clock, by a millisecond at most: deadlines travel in whole ones, rounded down.
+func spent(ctx, limited context.Context, code core.Code) bool {
 	deadline, ok := limited.Deadline()
 	outer, also := ctx.Deadline()
-	return ok && !(also && outer.Equal(deadline)) && time.Until(deadline) <= time.Millisecond
+	own := ok && (!also || deadline.Before(outer))
+	switch code {
+	case core.CodeDeadlineExceeded:
+		own = own && time.Until(deadline) <= time.Millisecond
+	case core.CodeCanceled:
+		own = own && time.Until(deadline) <= 0
+	default:
+		return false
+	}
+	return own || context.Cause(limited) == ErrAttemptTimeout //nolint:errorlint // the cause itself
 }
 
 // judge says how long to wait for another attempt, or why there is none.
 func (r *retry) judge(ctx context.Context, attempt *core.Call, err error, late bool) (time.Duration, Reason) {
 	if err == nil {
-		r.Budget.deposit()
+		r.Budget.Success()
 		return 0, ""
 	}
 	switch {
@@ -246,7 +255,7 @@ func (r *retry) judge(ctx context.Context, attempt *core.Call, err error, late b
 	case !late && !slices.Contains(r.Codes, core.CodeOf(err)):
 		return 0, ReasonCode
 	}
-	allowed := r.Budget.withdraw()
+	allowed := r.Budget.Failure()
 	wait, asked, stop := time.Duration(0), false, false
 	if !late {
 		wait, asked, stop = askedFor(attempt, err)

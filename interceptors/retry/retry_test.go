@@ -455,6 +455,29 @@ func TestAnAttemptThatIsTooSlowIsTriedAgain(t *testing.T) {
 	})
 }
 
+// Deadlines travel in whole milliseconds, so that a server's clock may be the first to say that the time is over.
+func TestAServerMayBeQuickerToSayThatTheTimeOfAnAttemptIsOver(t *testing.T) {
+	for early, want := range map[time.Duration]int{time.Microsecond: 3, time.Millisecond: 3, 2 * time.Millisecond: 1} {
+		synctest.Test(t, func(t *testing.T) {
+			fake := rpctest.Fake{Side: core.SideClient, Invoke: func(context.Context, *core.Call) error {
+				time.Sleep(time.Minute - early)
+				return errors.DeadlineExceeded("the server's clock")
+			}}
+			policy, call := must(3, &retry.Options{Methods: all, AttemptTimeout: time.Minute, Backoff: 1, MaxBackoff: 1}), rpctest.Call(fake)
+			if err := call.Run(t.Context(), policy); core.CodeOf(err) != core.CodeDeadlineExceeded || call.Started() != want {
+				t.Errorf("%v before: %d attempts, want %d: %v", early, call.Started(), want, err)
+			}
+			// The deadline is the application's: nothing is tried again.
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			call = rpctest.Call(fake)
+			if err := call.Run(ctx, policy); stderrors.Is(err, retry.ErrAttemptTimeout) || call.Started() != 1 {
+				t.Errorf("%v before the application's deadline: %d attempts, want 1: %v", early, call.Started(), err)
+			}
+		})
+	}
+}
+
 func TestTheLimitOfAnAttemptDoesNotEndAStreamThatWorks(t *testing.T) {
 	opts := &retry.Options{Methods: all, AttemptTimeout: time.Minute}
 	bubble(t, &rpctest.Options{

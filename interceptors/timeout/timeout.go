@@ -35,8 +35,8 @@ type Options struct {
 // On a server it is that too if the handler returned too late with a success, for it may have returned
 // half of a stream, or with an error that comes of its context's end. An error with a code of the handler's own stays. A client keeps a response that came.
 //
-// A handler must look at its context, as with any deadline: nothing ends a handler that does not, nor one that waits
-// in a receive for a client without a deadline that keeps quiet.
+// A handler must look at its context, as with any deadline: nothing ends a handler that does not. One that waits in a receive hears
+// of the limit.
 //
 // New returns an error if a limit is negative or a name in Methods malformed, and if nothing would be limited.
 func New(limit time.Duration, opts *Options) (core.Interceptor, error) {
@@ -108,11 +108,14 @@ func (t *timeout) Intercept(ctx context.Context, call *core.Call, next core.Hand
 // foretold reports whether the peer, which has the same deadline, was quicker to say that it has passed than our own clock, by
 // a millisecond at most: deadlines travel in whole ones, rounded down.
 func foretold(ctx context.Context, err error) bool {
-	if code := core.CodeOf(err); code != core.CodeDeadlineExceeded && code != core.CodeCanceled || ctx.Err() != nil {
-		return false
-	}
 	deadline, _ := ctx.Deadline()
-	return time.Until(deadline) <= time.Millisecond
+	switch core.CodeOf(err) {
+	case core.CodeDeadlineExceeded:
+		return ctx.Err() == nil && time.Until(deadline) <= time.Millisecond
+	case core.CodeCanceled:
+		return ctx.Err() == nil && time.Until(deadline) <= 0
+	}
+	return false
 }
 
 // judge returns what is to be told of an RPC that ended after its limit.

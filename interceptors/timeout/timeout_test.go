@@ -134,6 +134,35 @@ func TestAMessageLimitLetsAStreamLiveAsLongAsSomethingHappens(t *testing.T) {
 	}
 }
 
+// Neither stack can interrupt a receive for the sake of a context that an interceptor made.
+func TestALimitOfAServerEndsAHandlerThatWaitsForItsClient(t *testing.T) {
+	o := rpctest.Options{Server: []core.Interceptor{must(time.Minute, nil)}, Shapes: []core.Shape{core.ShapeClientStream, core.ShapeBidiStream}}
+	bubble(t, o, func(t *testing.T, c *rpctest.Client) {
+		if c.Path.HTTP == 1 {
+			return // net/http wants the whole request before it ends the response
+		}
+		s, err := c.Open(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = s.Send("hi")
+		if c.Shape == core.ShapeBidiStream {
+			if got, err := s.Receive(); got != "hi" || err != nil {
+				t.Fatal(got, err)
+			}
+			took(t, time.Minute, func() {
+				if _, err := s.Receive(); core.CodeOf(err) != core.CodeDeadlineExceeded {
+					t.Errorf("a client that keeps quiet: %v", err)
+				}
+			})
+			_ = s.Close()
+			return
+		}
+		time.Sleep(2 * time.Minute)
+		s.Drain().Want(t, core.CodeDeadlineExceeded, "")
+	})
+}
+
 // fake runs an RPC of a minute's limit without a stack.
 func fake(t *testing.T, side core.Side, invoke func(ctx context.Context) error) (err error) {
 	t.Helper()
@@ -170,6 +199,19 @@ func TestWhatAHandlerReturnsTooLate(t *testing.T) {
 				t.Errorf("in time it became %v", err)
 			}
 		})
+	}
+}
+
+// Deadlines travel in whole milliseconds, so that a server's clock may be the first to say that the time is over.
+func TestAServerMayBeQuickerToSayThatTheTimeIsOver(t *testing.T) {
+	for early, want := range map[time.Duration]bool{time.Microsecond: true, time.Millisecond: true, 2 * time.Millisecond: false} {
+		err := fake(t, core.SideClient, func(context.Context) error {
+			time.Sleep(time.Minute - early)
+			return errors.DeadlineExceeded("the server's clock")
+		})
+		if got := stderrors.Is(err, timeout.ErrTimeout); got != want || core.CodeOf(err) != core.CodeDeadlineExceeded {
+			t.Errorf("%v before: %v is of the limit: %t", early, err, got)
+		}
 	}
 }
 
