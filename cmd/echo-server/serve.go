@@ -96,7 +96,7 @@ func start(ctx context.Context, c config) (_ *servers, err error) {
 		*a.host = dialable(a.addr, listeners[i])
 	}
 
-	service := dummy.New(nil)
+	service := dummy.New(dummy.FlakyCases()) // beside the ones that there are always
 	s.newGRPC(service, security)
 	if err := errors.Join(s.newHTTP(service, security), s.newWeb(security)); err != nil {
 		return nil, err

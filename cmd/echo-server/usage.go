@@ -74,7 +74,7 @@ func (s *servers) String() string {
 		b.WriteString("The lines want the token of -auth-token in the variable " + tokenVariable + " of your shell.\n\n")
 	}
 	b.WriteString("Inputs that do something else: fail:CODE, fail-after:N:CODE, plain, panic, sleep:DURATION, metadata,\n" +
-		"metadata-fail:CODE, deadline.\n")
+		"metadata-fail:CODE, deadline; for clients that try again, flaky:TIMES:CODE:KEY and lazy:TIMES:DURATION:KEY.\n")
 	return b.String()
 }
 

@@ -38,7 +38,7 @@ import (
 )
 
 func main() {
-	if err := run(context.Background(), os.Stdout, os.Args[1:]); err != nil {
+	if err := run(context.Background(), os.Stdout, os.Args[1:]); err != nil && !errors.Is(err, flag.ErrHelp) {
 		fmt.Fprintln(os.Stderr, "survivor:", err)
 		os.Exit(1)
 	}
@@ -47,7 +47,7 @@ func main() {
 func run(ctx context.Context, out io.Writer, args []string) error {
 	flags := flag.NewFlagSet("survivor", flag.ContinueOnError)
 	connectURL := flags.String("connect-url", "", "URL of a server to call by connect-go, like http://localhost:8080")
-	grpcTarget := flags.String("grpc-target", "", "target of a server to call by grpc-go, like localhost:8081")
+	grpcTarget := flags.String("grpc-target", "", "target of a server to call by grpc-go, like localhost:9090")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
