@@ -535,7 +535,7 @@ func TestThePrintedLinesWork(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			p := launch(t, args...)
 			lines := regexp.MustCompile(`(?m)^  ((curl|grpcurl|buf) .*)$`).FindAllStringSubmatch(p.stdout.String(), -1)
-			if len(lines) != 12 {
+			if len(lines) != 13 {
 				t.Fatalf("%d lines in %s", len(lines), p.stdout)
 			}
 			if trusted := strings.Contains(p.stdout.String(), "cacert"); trusted != (name == "TLS") {

@@ -46,6 +46,7 @@ func (s *servers) usage() []section {
 		{"connect-go (Connect, gRPC, gRPC-Web) on " + connect, []string{
 			curl + header + " -H 'Content-Type: application/json'" + hello + quote(connect+unary),
 			curl + header + " -i -H 'Content-Type: application/json' -H 'X-Echo-Greeting: hello' -d '{\"input\":\"metadata\"}' " + quote(connect+unary),
+			curl + header + " " + quote(connect+unary+"?encoding=json&message=%7B%22input%22%3A%22hello%22%7D"),
 			bufCurl + header + hello + quote(connect+stream),
 			bufCurl + header + " --protocol grpcweb" + hello + quote(connect+stream),
 			grpcurl + " " + quote(s.host) + " list",
@@ -57,7 +58,7 @@ func (s *servers) usage() []section {
 			grpcurl + header + hello + quote(s.grpcHost) + " " + stream[1:],
 			bufCurl + header + " --protocol grpc" + hello + quote(native+unary),
 		}},
-		{"the same grpc-go server for browsers (Connect, gRPC-Web, gRPC) at " + web, []string{
+		{"grpc-go for browsers (Connect, gRPC-Web, gRPC) at " + web, []string{
 			curl + header + " -H 'Content-Type: application/json'" + hello + quote(web+unary),
 			bufCurl + header + " --protocol grpcweb" + hello + quote(web+stream),
 		}},

@@ -30,16 +30,22 @@ import (
 
 const patience = 2 * time.Minute // for a client and all its calls
 
+const (
+	web = "grpc-go for browsers"
+	get = "connect by GET"
+)
+
 // path is a client and the way that it takes to one of the servers.
 type path struct {
 	client   string
-	server   string // connect-go or grpc-go
+	server   string // connect-go, grpc-go, or grpc-go for browsers
 	protocol string
 	http     string // 1.1 or 2
 	codec    string
 	missing  func() string // what the client needs and does not find
 	run      func(ctx context.Context, p *path, host string, calls []call) ([]result, string, error)
 	untimed  bool // it cannot limit the time of a call
+	unary    bool // it has no streams
 	lossy    bool // it drops messages when it hears of a failure before it has handed them out
 }
 
@@ -50,6 +56,7 @@ func (p *path) String() string {
 func paths() []*path {
 	grpcurl := &path{client: "grpcurl", missing: command("grpcurl"), run: eachAlone(grpcurl)}
 	buf := &path{client: "buf curl", missing: command("buf"), run: eachAlone(bufCurl), untimed: true}
+	curlGet := &path{client: "curl", missing: command("curl"), run: eachAlone(curl), unary: true}
 	curl := &path{client: "curl", missing: command("curl"), run: eachAlone(curl)}
 	grpcio := &path{client: "grpcio", missing: pythonGRPC, run: program(func() []string { return []string{python(), "grpc_client.py"} })}
 	grpcJS := &path{client: "grpc-js", missing: nodePackages, run: program(func() []string { return []string{"node", "grpc_js.mjs"} }), lossy: true}
@@ -59,7 +66,7 @@ func paths() []*path {
 		p.protocol, p.codec, p.http, p.server = protocol, codec, http, server
 		return &p
 	}
-	const toConnect, toGRPC = "connect-go", "grpc-go"
+	const toConnect, toGRPC, toWeb = "connect-go", "grpc-go", web
 	return []*path{
 		by(grpcurl, "grpc", "proto", "2", toConnect),
 		by(grpcurl, "grpc", "proto", "2", toGRPC),
@@ -69,6 +76,7 @@ func paths() []*path {
 		by(buf, "grpc", "proto", "2", toGRPC),
 		by(curl, "connect", "json", "1.1", toConnect),
 		by(curl, "connect", "json", "2", toConnect),
+		by(curlGet, get, "json", "1.1", toConnect),
 		by(grpcio, "grpc", "proto", "2", toConnect),
 		by(grpcio, "grpc", "proto", "2", toGRPC),
 		by(grpcJS, "grpc", "proto", "2", toConnect),
@@ -82,6 +90,15 @@ func paths() []*path {
 		by(connectNode, "grpc", "proto", "2", toConnect),
 		by(connectNode, "grpc", "json", "2", toConnect),
 		by(connectNode, "grpc", "proto", "2", toGRPC),
+		by(grpcurl, "grpc", "proto", "2", toWeb),
+		by(buf, "connect", "proto", "2", toWeb),
+		by(buf, "grpcweb", "proto", "2", toWeb),
+		by(curl, "connect", "json", "1.1", toWeb),
+		by(connectNode, "connect", "json", "2", toWeb),
+		by(connectNode, "connect", "proto", "1.1", toWeb),
+		by(connectNode, "grpcweb", "proto", "1.1", toWeb),
+		by(connectNode, "grpcweb", "json", "2", toWeb),
+		by(connectNode, "grpc", "proto", "2", toWeb),
 	}
 }
 
@@ -101,7 +118,7 @@ func TestClients(t *testing.T) {
 			}
 			var calls []call
 			for _, c := range table() {
-				if c.Shape == "bidi_stream" && p.http == "1.1" || c.TimeoutMS > 0 && p.untimed {
+				if c.Shape == "bidi_stream" && p.http == "1.1" || c.TimeoutMS > 0 && p.untimed || p.unary && c.Shape != "unary" {
 					continue
 				}
 				calls = append(calls, c)
@@ -127,7 +144,7 @@ func TestClients(t *testing.T) {
 		})
 	}
 	t.Logf("%d calls", total)
-	if os.Getenv("CI") != "" && total < 1231 {
+	if os.Getenv("CI") != "" && total < 1760 {
 		t.Errorf("only %d calls", total)
 	}
 }
@@ -139,7 +156,7 @@ func (p *path) forgive(c *call, r *result) {
 	}
 	// The transport of grpc-go ends a call at its deadline by RST_STREAM with CANCEL, which clients take for a
 	// cancellation when it comes before their own timer.
-	if p.server == "grpc-go" && r.Code == "canceled" && c.want.code == core.CodeDeadlineExceeded {
+	if p.server != "connect-go" && r.Code == "canceled" && c.want.code == core.CodeDeadlineExceeded {
 		r.Code = c.want.code.String()
 	}
 }
@@ -175,10 +192,10 @@ func serve(t *testing.T) map[string]string {
 		}
 	})
 	hosts := map[string]string{}
-	heading := regexp.MustCompile(`(?m)^(connect-go|grpc-go) .*on http://(127\.0\.0\.1:\d+)$`)
+	heading := regexp.MustCompile(`(?m)^(connect-go|grpc-go|grpc-go for browsers) \(.*\) (?:on|at) http://(127\.0\.0\.1:\d+)$`)
 	defer time.AfterFunc(10*time.Second, func() { _ = cmd.Process.Kill() }).Stop()
 	var printed []byte
-	for buffer := make([]byte, 1<<12); len(hosts) < 2; {
+	for buffer := make([]byte, 1<<12); len(hosts) < 3; {
 		n, err := stdout.Read(buffer)
 		printed = append(printed, buffer[:n]...)
 		for _, match := range heading.FindAllStringSubmatch(string(printed), -1) {

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/url"
 	"os/exec"
 	"strconv"
 	"strings"
@@ -215,7 +216,13 @@ func curl(ctx context.Context, p *path, host string, c *call) (result, string, e
 		}
 		body = append(body, msg...)
 	}
-	out, problems, err := execute(ctx, body, "curl", append(args, "http://"+host+c.Method)...)
+	target := "http://" + host + c.Method
+	if p.protocol == get {
+		args = append(args, "--request", "GET")
+		target += "?connect=v1&encoding=json&message=" + url.QueryEscape(string(body))
+		body = nil
+	}
+	out, problems, err := execute(ctx, body, "curl", append(args, target)...)
 	r := newResult()
 	if err != nil {
 		return r, out + problems, err
