@@ -13,7 +13,7 @@ import (
 
 // Root is the folder of the repository.
 func Root() string {
-	_, file, _, _ := runtime.Caller(0)
+	_, file, _, _ := runtime.Caller(0) //nolint:dogsled // nothing else tells where the source is
 	return filepath.Join(filepath.Dir(file), "../../..")
 }
 
