@@ -32,6 +32,7 @@ type call struct {
 	control    *http.ResponseController
 	request    io.Closer // its body
 	http1      bool
+	transcoded bool // by vanguard: it is not gRPC, or not what the server knows of it
 	out        outerWriter
 
 	monitor  sync.Mutex
@@ -122,6 +123,8 @@ type innerBody struct {
 	had  int   // messages
 	left int64 // of the message under way
 	end  error
+
+	compressed bool // by vanguard
 }
 
 const prefixLen = 5
@@ -143,6 +146,9 @@ func (b *innerBody) Read(p []byte) (n int, err error) {
 		}
 		b.left = int64(binary.BigEndian.Uint32(p[1:prefixLen]))
 		b.had++
+		if b.left == 0 && b.compressed {
+			p[0] &^= 1 // of what becomes empty vanguard says that it is compressed, and leaves it empty
+		}
 	}
 	more, err := b.fill(p[n:min(int64(len(p)), int64(n)+b.left)])
 	b.left -= int64(more)
@@ -238,7 +244,8 @@ var statusKeys = []string{"Grpc-Status", "Grpc-Message", "Grpc-Status-Details-Bi
 func (w *innerWriter) finish() {
 	w.call.monitor.Lock()
 	defer w.call.monitor.Unlock()
-	if w.code == 0 || w.code == http.StatusOK && w.header.Get("Grpc-Status") == "" {
+	bare := w.code == 0 // all that there is goes into the header
+	if bare || w.code == http.StatusOK && w.header.Get("Grpc-Status") == "" {
 		// The server was stopped, or the client has gone.
 		w.header.Set("Content-Type", "application/grpc")
 		w.header.Set("Grpc-Status", strconv.Itoa(int(codes.Unavailable)))
@@ -252,8 +259,12 @@ func (w *innerWriter) finish() {
 		}
 	}
 	for _, key := range statusKeys {
-		if values := w.header[key]; values != nil {
+		switch values := w.header[key]; {
+		case values == nil || bare:
+		case w.call.transcoded:
 			header[key] = values
+		default:
+			header[http.TrailerPrefix+key] = values
 		}
 	}
 }
@@ -262,15 +273,34 @@ func (w *innerWriter) finish() {
 type outerWriter struct {
 	http.ResponseWriter
 
-	call    *call
-	started bool
-	frames  *frames // of gRPC-Web
+	call     *call
+	started  bool
+	declared []string // keys of trailers
+	frames   *frames  // of gRPC-Web
+}
+
+// finish sees to the trailers that vanguard has left in the header: all go if it is gRPC, or else none, as when vanguard has ended
+// the call with an error of its own.
+func (w *outerWriter) finish() {
+	header := w.Header()
+	for _, key := range w.declared {
+		if values := header[key]; values != nil && w.call.protocol == core.ProtocolGRPC {
+			header[http.TrailerPrefix+key] = values
+		}
+	}
+	for key := range header {
+		if strings.HasPrefix(key, http.TrailerPrefix) && w.call.protocol != core.ProtocolGRPC {
+			delete(header, key)
+		}
+	}
 }
 
 // WriteHeader implements [http.ResponseWriter].
 func (w *outerWriter) WriteHeader(code int) {
 	w.call.answered = w.call.answered || w.call.reading
 	w.started = true
+	w.declared = w.Header()["Trailer"] // what may come; only gRPC has trailers, and they can come without it
+	w.Header().Del("Trailer")
 	if strings.HasPrefix(w.Header().Get("Content-Type"), "application/grpc-web") {
 		w.frames = &frames{}
 	}

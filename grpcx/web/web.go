@@ -159,7 +159,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	c := h.newCall(w, r, protocol)
 	r = r.Clone(origin.NewContext(r.Context(), c)) // what comes after changes headers and URL
 	r.Body = &outerBody{ReadCloser: r.Body, call: c}
-	if protocol == core.ProtocolGRPC {
+	if c.transcoded = !native(protocol, contentType); !c.transcoded {
 		h.serveNative(&c.out, r) // of gRPC it knows more than vanguard: further codecs, compressions and methods
 		return
 	}
@@ -174,13 +174,20 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		r.ContentLength = -1 // vanguard refuses what is announced as too long without saying why
 	}
 	h.transcoder.ServeHTTP(&c.out, r)
+	c.out.finish()
+}
+
+// native reports whether the server can have the request as it is.
+func native(protocol core.Protocol, contentType string) bool {
+	const json = "json" // grpc-go has no such codec unless somebody registers one
+	return protocol == core.ProtocolGRPC && (contentType != "application/grpc+"+json || encoding.GetCodecV2(json) != nil)
 }
 
 // serveNative serves gRPC, be it native or made so.
 func (h *handler) serveNative(w http.ResponseWriter, r *http.Request) {
 	c := origin.FromContext(r.Context()).(*call) //nolint:forcetypeassert // see ServeHTTP
 	inner := &innerWriter{call: c, w: w, header: http.Header{}}
-	r.Body = &innerBody{ReadCloser: r.Body, call: c}
+	r.Body = &innerBody{ReadCloser: r.Body, call: c, compressed: c.transcoded && r.Header.Get("Grpc-Encoding") != ""}
 	h.server.ServeHTTP(inner, r)
 	inner.finish()
 }

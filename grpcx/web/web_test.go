@@ -340,7 +340,7 @@ func TestRequestsByHand(t *testing.T) {
 				deadline, _ := ctx.Deadline()
 				return time.Until(deadline).Round(time.Hour).String(), nil
 			},
-			"long": func(context.Context, *rpctest.Input) (string, error) { return strings.Repeat("x", 2000), nil },
+			"long": func(_ context.Context, in *rpctest.Input) (string, error) { return strings.Repeat("x", 2000), in.AddTrailer("x-done", "yes") },
 		},
 	}, &web.Options{MaxMessageBytes: 1000})
 	const (
@@ -371,6 +371,9 @@ func TestRequestsByHand(t *testing.T) {
 		"JSON with unknown fields":         {unary, asJSON, `{"input":"hi","x":1}`, "", 200, `{"output":"hi"}`, "ok"},
 		"JSON of what is not set":          {unary, asJSON, `{}`, "", 200, `{}`, "ok"},
 		"compressed JSON":                  {unary, asJSON, zip(jsonInput("hi")), "Content-Encoding: gzip", 200, zip(`{"output":"hi"}`), "ok"},
+		"compressed JSON of nothing set":   {unary, asJSON, zip(`{}`), "Content-Encoding: gzip", 200, "", "ok"},
+		"gRPC-Web, the same":               {unary, webJSON, frame(1, zip(`{}`)), "Grpc-Encoding: gzip", 200, "grpc-status: 0", "ok"},
+		"gRPC-Web, compressed by nothing":  {unary, webProto, frame(1, ""), "", 200, "grpc-status: 13", none},
 		"compressed proto":                 {unary, asProto, zip(input("hi")), "Content-Encoding: gzip", 200, "", "ok"},
 		"no bytes are a message":           {unary, asProto, "", "", 200, "", "ok"},
 		"malformed JSON":                   {unary, asJSON, `{"inp`, "", 400, invalid, none},
@@ -446,6 +449,9 @@ func TestRequestsByHand(t *testing.T) {
 				if res.StatusCode != test.status || !strings.Contains(string(got)+res.Header.Get("Grpc-Status"), test.want) {
 					t.Errorf("got %s %v %q, want %d %q", res.Status, res.Header, got, test.status, test.want)
 				}
+				if len(res.Trailer) > 0 {
+					t.Errorf("only gRPC has trailers: %v", res.Trailer)
+				}
 				ended := none
 				if test.chain != none {
 					select {
@@ -463,6 +469,24 @@ func TestRequestsByHand(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// grpc-go has no codec for JSON, connect-go's clients do.
+func TestGRPCWithJSON(t *testing.T) {
+	server := serve(t, &rpctest.Options{}, nil)
+	transport := &http.Transport{Protocols: new(http.Protocols)}
+	transport.Protocols.SetUnencryptedHTTP2(true)
+	defer transport.CloseIdleConnections()
+	client := dummyv1connect.NewDummyServiceClient(&http.Client{Transport: transport}, server.URL, connect.WithGRPC(), connect.WithProtoJSON())
+	req := connect.NewRequest(&dummyv1.DummyRequest{Input: "metadata"})
+	req.Header().Set("X-Echo-A", "1")
+	res, err := client.Execute(t.Context(), req)
+	if err != nil || res.Msg.GetOutput() != "metadata" || res.Header().Get("X-Echo-A") != "1" || res.Trailer().Get("X-Trailer-A") != "1" {
+		t.Errorf("%v, %v", res, err)
+	}
+	if _, err = client.Execute(t.Context(), connect.NewRequest(&dummyv1.DummyRequest{Input: "fail:aborted"})); connect.CodeOf(err) != connect.CodeAborted {
+		t.Error(err)
 	}
 }
 

@@ -19,6 +19,7 @@ import (
 
 	_ "github.com/rpcweft/weft/connectx" // with grpcx, so that go test runs again when they have changed
 	_ "github.com/rpcweft/weft/grpcx"
+	_ "github.com/rpcweft/weft/grpcx/web"
 	"github.com/rpcweft/weft/test/conformance/internal/chain"
 	"github.com/rpcweft/weft/test/conformance/internal/suite"
 )
@@ -95,6 +96,9 @@ func TestServer(t *testing.T) {
 	})
 	t.Run("grpc", func(t *testing.T) {
 		run{mode: "server", server: "grpc", features: grpcFeatures, failing: grpcServerFails, program: p}.pass(t, 562, 8)
+	})
+	t.Run("web", func(t *testing.T) {
+		run{mode: "server", server: "web", features: connectFeatures, failing: grpcServerFails, program: p}.pass(t, 3608, 32)
 	})
 }
 

@@ -16,7 +16,7 @@ import (
 
 func main() {
 	var c sut.Config
-	flag.StringVar(&c.Stack, "stack", "connect", "connect or grpc")
+	flag.StringVar(&c.Stack, "stack", "connect", "connect, grpc or web")
 	flag.BoolVar(&c.Bare, "bare", false, "without Weft, to compare")
 	flag.StringVar(&c.Fault, "fault", "", "what to break")
 	flag.StringVar(&c.Reports, "reports", "", "folder for the report")

@@ -9,6 +9,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/protobuf/proto"
 
 	suite "github.com/rpcweft/weft/test/conformance/gen/connectrpc/conformance/v1"
 )
@@ -23,6 +24,20 @@ func newReceived(ctx context.Context) *received {
 }
 
 func (grpcServer) Unary(ctx context.Context, req *suite.UnaryRequest) (*suite.UnaryResponse, error) {
+	payload, err := respondGRPC(ctx, req)
+	return &suite.UnaryResponse{Payload: payload}, err
+}
+
+func (grpcServer) IdempotentUnary(ctx context.Context, req *suite.IdempotentUnaryRequest) (*suite.IdempotentUnaryResponse, error) {
+	payload, err := respondGRPC(ctx, req)
+	return &suite.IdempotentUnaryResponse{Payload: payload}, err
+}
+
+func respondGRPC(ctx context.Context, req interface {
+	proto.Message
+	GetResponseDefinition() *suite.UnaryResponseDefinition
+},
+) (*suite.ConformancePayload, error) {
 	r := newReceived(ctx)
 	if err := r.add(req); err != nil {
 		return nil, err
@@ -42,7 +57,7 @@ func (grpcServer) Unary(ctx context.Context, req *suite.UnaryRequest) (*suite.Un
 	if failure != nil {
 		return nil, toGRPCError(failure)
 	}
-	return &suite.UnaryResponse{Payload: payload}, nil
+	return payload, nil
 }
 
 func (grpcServer) ClientStream(stream grpc.ClientStreamingServer[suite.ClientStreamRequest, suite.ClientStreamResponse]) error {

@@ -21,6 +21,7 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/rpcweft/weft/grpcx"
+	"github.com/rpcweft/weft/grpcx/web"
 	suite "github.com/rpcweft/weft/test/conformance/gen/connectrpc/conformance/v1"
 	"github.com/rpcweft/weft/test/conformance/gen/connectrpc/conformance/v1/conformancev1connect"
 	"github.com/rpcweft/weft/test/conformance/internal/chain"
@@ -50,12 +51,25 @@ func Serve(ctx context.Context, c Config, in io.Reader, out io.Writer) error {
 	}
 	addr := listener.Addr().(*net.TCPAddr)
 	installed := chain.New(c.Fault, false)
-	start := serveConnect
-	if c.Stack == grpcStack {
-		start = serveGRPC
-	}
 	failed := make(chan error, 1)
-	stop := start(c, installed, req, security, listener, failed)
+	var stop func()
+	switch c.Stack {
+	case grpcStack:
+		stop = serveGRPC(c, installed, req, security, listener, failed)
+	case webStack:
+		var handler http.Handler
+		if handler, err = web.NewHandler(newGRPC(c, installed, req), &web.Options{MaxMessageBytes: 2 * int(req.GetMessageReceiveLimit())}); err != nil {
+			return err
+		}
+		stop = serveHTTP(handler, req, security, listener, failed)
+	default:
+		mux := http.NewServeMux()
+		mux.Handle(conformancev1connect.NewConformanceServiceHandler(connectServer{},
+			c.connectOption(installed),
+			connect.WithReadMaxBytes(int(req.GetMessageReceiveLimit())),
+		))
+		stop = serveHTTP(mux, req, security, listener, failed)
+	}
 	err = writeMessage(out, &suite.ServerCompatResponse{
 		Host: addr.IP.String(), Port: uint32(addr.Port), PemCert: req.GetServerCreds().GetCert(), //nolint:gosec // a port
 	})
@@ -72,20 +86,13 @@ func Serve(ctx context.Context, c Config, in io.Reader, out io.Writer) error {
 // grace is what running calls get when a server stops. Judges leave none behind; a broken one may.
 const grace = time.Second
 
-func serveConnect(
-	c Config, installed *chain.Chain, req *suite.ServerCompatRequest, security *tls.Config, listener net.Listener, failed chan<- error,
-) (stop func()) {
-	mux := http.NewServeMux()
-	mux.Handle(conformancev1connect.NewConformanceServiceHandler(connectServer{},
-		c.connectOption(installed),
-		connect.WithReadMaxBytes(int(req.GetMessageReceiveLimit())),
-	))
+func serveHTTP(handler http.Handler, req *suite.ServerCompatRequest, security *tls.Config, listener net.Listener, failed chan<- error) (stop func()) {
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(req.GetHttpVersion() == suite.HTTPVersion_HTTP_VERSION_1)
 	protocols.SetHTTP2(req.GetHttpVersion() == suite.HTTPVersion_HTTP_VERSION_2)
 	protocols.SetUnencryptedHTTP2(req.GetHttpVersion() == suite.HTTPVersion_HTTP_VERSION_2)
 	server := &http.Server{
-		Handler: mux, Protocols: protocols, TLSConfig: security,
+		Handler: handler, Protocols: protocols, TLSConfig: security,
 		ReadHeaderTimeout: 5 * time.Second, ErrorLog: log.New(io.Discard, "", 0),
 	}
 	go func() {
@@ -106,23 +113,29 @@ func serveConnect(
 func serveGRPC(
 	c Config, installed *chain.Chain, req *suite.ServerCompatRequest, security *tls.Config, listener net.Listener, failed chan<- error,
 ) (stop func()) {
-	options := []grpc.ServerOption{grpc.MaxRecvMsgSize(int(req.GetMessageReceiveLimit()))}
+	var options []grpc.ServerOption
+	if security != nil {
+		options = append(options, grpc.Creds(credentials.NewTLS(security)))
+	}
+	server := newGRPC(c, installed, req, options...)
+	go func() { failed <- server.Serve(listener) }()
+	return func() {
+		defer time.AfterFunc(grace, server.Stop).Stop()
+		server.GracefulStop()
+	}
+}
+
+func newGRPC(c Config, installed *chain.Chain, req *suite.ServerCompatRequest, options ...grpc.ServerOption) *grpc.Server {
+	options = append(options, grpc.MaxRecvMsgSize(int(req.GetMessageReceiveLimit())))
 	if c.Fault != "" {
 		options = append(options, chain.GRPCServer(c.Fault))
 	}
 	if !c.Bare {
 		options = append(options, grpcx.ServerOptions(installed.Interceptors...)...)
 	}
-	if security != nil {
-		options = append(options, grpc.Creds(credentials.NewTLS(security)))
-	}
 	server := grpc.NewServer(options...)
 	suite.RegisterConformanceServiceServer(server, grpcServer{})
-	go func() { failed <- server.Serve(listener) }()
-	return func() {
-		defer time.AfterFunc(grace, server.Stop).Stop()
-		server.GracefulStop()
-	}
+	return server
 }
 
 // The service is defined by the answer that each request asks for. These are the parts that the stacks share.

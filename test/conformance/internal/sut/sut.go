@@ -34,7 +34,10 @@ type Config struct {
 	Reports  string // the folder for the chain's report
 }
 
-const grpcStack = "grpc"
+const (
+	grpcStack = "grpc"
+	webStack  = "web"
+)
 
 // connectOption installs the chain on either side of connect-go.
 func (c *Config) connectOption(installed *chain.Chain) connect.Option {
