@@ -65,7 +65,7 @@ var startBrowser = sync.OnceValues(func() (context.Context, error) {
 		chromedp.ExecPath(executable()), flag("headless", true), flag("no-sandbox", true), flag("disable-gpu", true),
 		flag("disable-quic", true), flag("no-first-run", true), flag("disable-background-networking", true),
 		flag("disable-component-update", true), flag("disable-sync", true), flag("disable-dev-shm-usage", true),
-		flag("ignore-certificate-errors", true),
+		flag("ignore-certificate-errors", true), flag("hide-scrollbars", true),
 		// Without this, Chromium looks up hosts of its maker.
 		flag("host-resolver-rules", "MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE localhost"),
 	)
