@@ -34,7 +34,8 @@ type Options struct {
 	// host's first labels may be one star, "https://*.example.com", for all hosts below a domain that is no public suffix.
 	// "*" alone is any origin, which excludes Credentials.
 	Origins []string
-	// RequestHeaders are the names of the application's own metadata that pages may send, such as "authorization".
+	// RequestHeaders are the names of the application's own metadata that pages may send, such as "authorization". With one that is
+	// not listed the preflight fails as a whole, and the browser's console blames the origin.
 	RequestHeaders []string
 	// ResponseHeaders are the names of the application's own metadata that pages may read, of headers and of trailers.
 	ResponseHeaders []string

@@ -472,6 +472,31 @@ func TestRequestsByHand(t *testing.T) {
 	}
 }
 
+// connect-go compresses for whoever takes it, grpc-go for who has compressed the request.
+func TestResponsesAreCompressedWhenTheRequestWas(t *testing.T) {
+	server := serve(t, &rpctest.Options{}, nil)
+	for _, compressed := range []bool{false, true} {
+		body := jsonInput(strings.Repeat("x", 10_000))
+		if compressed {
+			body = zip(body)
+		}
+		req, _ := http.NewRequest(http.MethodPost, server.URL+dummyv1connect.DummyServiceExecuteProcedure, strings.NewReader(body))
+		req.Header.Set("Content-Type", "application/json")
+		req.Header.Set("Accept-Encoding", "gzip")
+		if compressed {
+			req.Header.Set("Content-Encoding", "gzip")
+		}
+		res, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		res.Body.Close()
+		if got := res.Header.Get("Content-Encoding") == "gzip"; res.StatusCode != http.StatusOK || got != compressed {
+			t.Errorf("the request is compressed: %t, the response: %s %v", compressed, res.Status, res.Header)
+		}
+	}
+}
+
 // grpc-go has no codec for JSON, connect-go's clients do.
 func TestGRPCWithJSON(t *testing.T) {
 	server := serve(t, &rpctest.Options{}, nil)
