@@ -340,7 +340,9 @@ func TestRequestsByHand(t *testing.T) {
 				deadline, _ := ctx.Deadline()
 				return time.Until(deadline).Round(time.Hour).String(), nil
 			},
-			"long": func(_ context.Context, in *rpctest.Input) (string, error) { return strings.Repeat("x", 2000), in.AddTrailer("x-done", "yes") },
+			"long": func(_ context.Context, in *rpctest.Input) (string, error) {
+				return strings.Repeat("x", 2000), in.AddTrailer("x-done", "yes")
+			},
 		},
 	}, &web.Options{MaxMessageBytes: 1000})
 	const (
