@@ -18,6 +18,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"time"
 
@@ -110,6 +111,8 @@ func check(origin string, o *Options) error {
 		return errors.New("want scheme://host or scheme://host:port and no more, not even a slash at the end")
 	case u.Scheme == "https" && port == "443" || u.Scheme == "http" && port == "80":
 		return errors.New("browsers leave out the port that goes without saying")
+	case port != "" && !isPort(port):
+		return errors.New("the port is not one from 1 to 65535 as browsers write it")
 	case strings.ContainsFunc(u.Host, func(r rune) bool { return r <= ' ' || r > '~' || r == '%' || r == ',' }):
 		return errors.New("browsers write hosts in ASCII (punycode)")
 	}
@@ -120,8 +123,14 @@ func check(origin string, o *Options) error {
 	if !below {
 		return nil
 	}
-	if suffix, _ := publicsuffix.PublicSuffix(strings.ToLower(domain)); suffix == strings.ToLower(domain) {
+	domain = strings.TrimSuffix(strings.ToLower(domain), ".") // a dot at the end makes it no other domain
+	if suffix, _ := publicsuffix.PublicSuffix(domain); suffix == domain {
 		return errors.New("anybody can have a host below a public suffix")
 	}
 	return nil
+}
+
+func isPort(port string) bool {
+	n, err := strconv.ParseUint(port, 10, 16)
+	return err == nil && n != 0 && port[0] != '0'
 }

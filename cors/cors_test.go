@@ -178,6 +178,7 @@ func TestBadConfigurationIsRefused(t *testing.T) {
 		"http://example.com:80", "https://münchen.example", "https://a b.example", "https://a,https://b", " https://example.com", "https:example.com",
 		"https://*", "https://*.com", "https://*.co.uk", "https://*.github.io", "https://*.localhost", "https://a*.example.com", "https://a.*.example.com",
 		"https://*.*.example.com", "https://example.*", "http://localhost:*", "*://example.com", "https://*example.com", "https://*.", "https://[::1",
+		"https://*.com.", "https://*.github.io.", "https://*.CO.UK", "https://example.com:0443", "https://example.com:99999", "https://example.com:0",
 	} {
 		refused(cors.Options{Origins: []string{"https://fine.example.com", origin}}, fmt.Sprintf("%q", origin))
 	}

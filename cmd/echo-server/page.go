@@ -31,7 +31,10 @@ func (s *servers) newPage() (http.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	native := s.scheme() + s.webHost
+	native, allowed := s.scheme()+s.webHost, s.scheme()+s.webHost
+	if name, port, _ := net.SplitHostPort(s.webHost); strings.Contains(name, ":") {
+		allowed = s.scheme() + "*:" + port // a policy cannot name an IPv6 address: browsers would ignore it
+	}
 	config, err := json.Marshal(map[string]any{
 		"servers": []pageServer{{ID: "connect-go"}, {ID: "grpc-go", URL: native}},
 		"auth":    s.token != "",
@@ -41,7 +44,7 @@ func (s *servers) newPage() (http.Handler, error) {
 		return nil, err
 	}
 	policy := strings.Join([]string{
-		"default-src 'none'", "script-src 'self'", "style-src 'self'", "img-src 'self' data:", "connect-src 'self' " + native,
+		"default-src 'none'", "script-src 'self'", "style-src 'self'", "img-src 'self' data:", "connect-src 'self' " + allowed,
 		"base-uri 'none'", "form-action 'none'", "frame-ancestors 'none'",
 	}, "; ")
 	static := http.FileServerFS(files)

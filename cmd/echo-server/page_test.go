@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"io"
+	"net"
 	"net/http"
 	"slices"
 	"strings"
@@ -57,6 +58,24 @@ func TestThePageIsWholeAndLoadsNothingElse(t *testing.T) {
 	_, text := fetch(t, http.MethodGet, p.url+"/config.json", "")
 	if want := `{"auth":false,"servers":[{"id":"connect-go","url":""},{"id":"grpc-go","url":"` + p.webURL + `"}],"trace":true}`; text != want {
 		t.Errorf("config.json is %s, want %s", text, want)
+	}
+}
+
+// What browsers do not understand in a policy they ignore, and then refuse the call.
+func TestThePageMayCallAnIPv6Address(t *testing.T) {
+	if l, err := net.Listen("tcp", "[::1]:0"); err != nil {
+		t.Skip("no IPv6 here")
+	} else {
+		_ = l.Close()
+	}
+	p := launch(t, "-grpc-web-addr", "[::1]:0")
+	_, port, _ := strings.Cut(p.webURL, "]")
+	res, _ := fetch(t, http.MethodGet, p.url, "")
+	if policy := res.Header.Get("Content-Security-Policy"); !strings.Contains(policy, "connect-src 'self' http://*"+port+";") {
+		t.Errorf("the page may not call %s: %s", p.webURL, policy)
+	}
+	if _, text := fetch(t, http.MethodGet, p.url+"/config.json", ""); !strings.Contains(text, `"`+p.webURL+`"`) {
+		t.Errorf("the page does not know %s: %s", p.webURL, text)
 	}
 }
 

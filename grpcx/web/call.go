@@ -6,6 +6,7 @@ import (
 	"io"
 	"maps"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -25,7 +26,7 @@ import (
 //
 // grpc reads the request in one goroutine and writes the response in another. vanguard is not made for that: what it
 // finds wrong in the request it writes into the response at once. So monitor is held by whoever runs inside of
-// vanguard, but not while it waits for the client to send.
+// vanguard, but not while it waits for the client to send, or to take what it is sent: clients may do the one without the other.
 type call struct {
 	protocol   core.Protocol
 	httpMethod string
@@ -36,9 +37,11 @@ type call struct {
 	out        outerWriter
 
 	monitor  sync.Mutex
-	reading  bool // inside of vanguard is who reads the request
-	read     bool // the request is, all of it
-	answered bool // by vanguard, because of the request
+	left     sync.Cond // writing is over
+	reading  bool      // the holder reads the request
+	writing  bool      // a part of the response is under way, perhaps without the monitor
+	read     bool      // the request is, all of it
+	answered bool      // by vanguard, because of the request
 
 	// grpc would take in the request as fast as it comes, however much it is. It gets one message more
 	// than the server has asked for: enough to see that there is none.
@@ -55,7 +58,7 @@ func (h *handler) newCall(w http.ResponseWriter, r *http.Request, protocol core.
 		protocol: protocol, httpMethod: r.Method, control: http.NewResponseController(w),
 		request: r.Body, http1: r.ProtoMajor == 1, asking: &h.asking, wanted: 1,
 	}
-	c.turn.L = &c.window
+	c.turn.L, c.left.L = &c.window, &c.monitor
 	c.out = outerWriter{ResponseWriter: w, call: c}
 	return c
 }
@@ -94,6 +97,34 @@ func (c *call) await(had int) bool {
 		c.turn.Wait()
 	}
 	return !c.closed
+}
+
+// write runs what writes a part of the response.
+func (c *call) write(part func()) {
+	c.monitor.Lock()
+	defer c.monitor.Unlock()
+	c.writing = true
+	defer func() {
+		c.writing = false
+		c.left.Broadcast()
+	}()
+	part()
+}
+
+// send runs what waits for the client to take something.
+func (c *call) send(something func()) {
+	switch {
+	case c.reading: // and has found a fault, to be told behind the part that is under way
+		c.answered, c.reading = true, false
+		for c.writing {
+			c.left.Wait()
+		}
+		c.reading = true
+	case c.writing:
+		c.monitor.Unlock()
+		defer c.monitor.Lock()
+	}
+	something()
 }
 
 // outerBody is the request as it comes from the client.
@@ -204,9 +235,7 @@ func (w *innerWriter) Header() http.Header { return w.header }
 
 // WriteHeader implements [http.ResponseWriter].
 func (w *innerWriter) WriteHeader(code int) {
-	w.call.monitor.Lock()
-	defer w.call.monitor.Unlock()
-	w.start(code)
+	w.call.write(func() { w.start(code) })
 }
 
 func (w *innerWriter) start(code int) {
@@ -215,35 +244,44 @@ func (w *innerWriter) start(code int) {
 	}
 	w.code = code
 	delete(w.header, "Date") // grpc suppresses it
-	maps.Copy(w.w.Header(), w.header)
+	header := w.w.Header()
+	if outer := header["Vary"]; outer != nil { // package cors has said what caches must know
+		w.header["Vary"] = append(slices.Clip(outer), w.header["Vary"]...)
+	}
+	maps.Copy(header, w.header)
 	w.w.WriteHeader(code)
 }
 
 // Write implements [http.ResponseWriter].
-func (w *innerWriter) Write(p []byte) (int, error) {
-	w.call.monitor.Lock()
-	defer w.call.monitor.Unlock()
-	w.start(http.StatusOK)
-	return w.w.Write(p)
+func (w *innerWriter) Write(p []byte) (n int, err error) {
+	w.call.write(func() {
+		if w.call.answered {
+			err = io.ErrClosedPipe
+			return
+		}
+		w.start(http.StatusOK)
+		n, err = w.w.Write(p)
+	})
+	return n, err
 }
 
 // Flush implements [http.Flusher]. vanguard's does nothing, so that a header would wait for the first message. Over HTTP/1.1
 // net/http throws away what is left of the request then.
 func (w *innerWriter) Flush() {
-	w.call.monitor.Lock()
-	defer w.call.monitor.Unlock()
-	w.start(http.StatusOK)
-	if w.call.out.started && (w.call.read || !w.call.http1) {
-		w.call.out.Flush()
-	}
+	w.call.write(func() {
+		w.start(http.StatusOK)
+		if w.call.out.started && (w.call.read || !w.call.http1) {
+			w.call.out.Flush()
+		}
+	})
 }
 
 var statusKeys = []string{"Grpc-Status", "Grpc-Message", "Grpc-Status-Details-Bin"}
 
 // finish hands over the trailer when grpc has returned.
-func (w *innerWriter) finish() {
-	w.call.monitor.Lock()
-	defer w.call.monitor.Unlock()
+func (w *innerWriter) finish() { w.call.write(w.end) }
+
+func (w *innerWriter) end() {
 	bare := w.code == 0 // all that there is goes into the header
 	if bare || w.code == http.StatusOK && w.header.Get("Grpc-Status") == "" {
 		// The server was stopped, or the client has gone.
@@ -308,19 +346,23 @@ func (w *outerWriter) WriteHeader(code int) {
 }
 
 // Write implements [http.ResponseWriter].
-func (w *outerWriter) Write(p []byte) (int, error) {
+func (w *outerWriter) Write(p []byte) (n int, err error) {
 	if !w.started {
 		w.WriteHeader(http.StatusOK)
 	}
-	w.call.answered = w.call.answered || w.call.reading
-	if w.frames == nil {
-		return w.ResponseWriter.Write(p)
-	}
-	return w.ResponseWriter.Write(w.frames.lower(p))
+	w.call.send(func() {
+		if w.frames != nil {
+			p = w.frames.lower(p)
+		}
+		n, err = w.ResponseWriter.Write(p)
+	})
+	return n, err
 }
 
 // Flush implements [http.Flusher].
-func (w *outerWriter) Flush() { _ = w.call.control.Flush() }
+func (w *outerWriter) Flush() {
+	w.call.send(func() { _ = w.call.control.Flush() })
+}
 
 // Unwrap is for [http.ResponseController].
 func (w *outerWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }

@@ -26,6 +26,7 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
+	"google.golang.org/protobuf/types/descriptorpb"
 
 	"github.com/rpcweft/weft/core"
 	"github.com/rpcweft/weft/internal/origin"
@@ -37,9 +38,10 @@ const DefaultMaxMessageBytes = 4 << 20
 // Options say more about a handler. The zero value is right for most.
 type Options struct {
 	// MaxMessageBytes is how long a message may be that has to be held as a whole, as it is on the wire and
-	// decompressed, requests and responses alike: all JSON, and the responses of unary Connect calls. A longer one ends its
+	// decompressed, requests and responses alike: all JSON, and all of unary Connect calls. A longer one ends its
 	// call with resource_exhausted. 0 means [DefaultMaxMessageBytes]; there is no way to have no limit. That of the
-	// server itself, grpc.MaxRecvMsgSize, holds for requests too.
+	// server itself, grpc.MaxRecvMsgSize, holds for requests too. For JSON, as much as a client announces is reserved before it
+	// comes: this limit is what a call may cost.
 	MaxMessageBytes int
 	// JSON is how messages are written as JSON, if not as connect-go does: EmitUnpopulated, for example, writes fields
 	// that are not set. Unknown fields of requests are ignored, as by connect-go.
@@ -61,10 +63,10 @@ type Schemas interface {
 // It is an error if a service has no definition among the schemas, or not that of the server, and if the limit is out
 // of range. NewHandler panics if the server is nil.
 //
-// The handler answers 404 where no method is. Native gRPC and bidirectional streams need HTTP/2, which an http.Server does
-// with TLS, or without when its Protocols have UnencryptedHTTP2. That server has the connections: options of the grpc server
-// for these (Creds, KeepaliveParams, MaxConcurrentStreams, InTapHandle) have no part in it. Shut it down before the grpc
-// server, which cuts these calls even when it stops gracefully: they end as unavailable.
+// The handler answers 404 where no method is: rules of google.api.http make no REST. Native gRPC and bidirectional streams
+// need HTTP/2, which an http.Server does with TLS, or without when its Protocols have UnencryptedHTTP2. That server has the
+// connections: options of the grpc server for these (Creds, KeepaliveParams, MaxConcurrentStreams, InTapHandle) have no part
+// in it. Shut it down before the grpc server, which cuts these calls even when it stops gracefully: they end as unavailable.
 func NewHandler(server *grpc.Server, o *Options) (http.Handler, error) {
 	if server == nil {
 		panic("web: NewHandler of a nil server")
@@ -87,7 +89,7 @@ func NewHandler(server *grpc.Server, o *Options) (http.Handler, error) {
 		for _, method := range info.Methods {
 			h.methods["/"+name+"/"+method.Name] = true
 		}
-		services = append(services, vanguard.NewServiceWithSchema(schema, native))
+		services = append(services, vanguard.NewServiceWithSchema(plainService{schema}, native))
 	}
 	// What the server cannot decompress is decompressed for it.
 	var compressions []string
@@ -132,6 +134,30 @@ func find(schemas Schemas, name string, info grpc.ServiceInfo) (protoreflect.Ser
 		}
 	}
 	return service, nil
+}
+
+// plainService is a service without the rules of google.api.http: vanguard would make REST of them, and refuse those that it
+// does not understand.
+type plainService struct{ protoreflect.ServiceDescriptor }
+
+// Methods implements [protoreflect.ServiceDescriptor].
+func (s plainService) Methods() protoreflect.MethodDescriptors {
+	return plainMethods{s.ServiceDescriptor.Methods()}
+}
+
+type plainMethods struct{ protoreflect.MethodDescriptors }
+
+// Get implements [protoreflect.MethodDescriptors].
+func (m plainMethods) Get(i int) protoreflect.MethodDescriptor {
+	return plainMethod{m.MethodDescriptors.Get(i)}
+}
+
+type plainMethod struct{ protoreflect.MethodDescriptor }
+
+// Options implements [protoreflect.Descriptor].
+func (m plainMethod) Options() protoreflect.ProtoMessage {
+	options, _ := m.MethodDescriptor.Options().(*descriptorpb.MethodOptions)
+	return &descriptorpb.MethodOptions{IdempotencyLevel: options.GetIdempotencyLevel().Enum()}
 }
 
 // handler is what [NewHandler] returns.

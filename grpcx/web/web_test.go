@@ -24,6 +24,7 @@ import (
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/reflection"
 	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protodesc"
 	"google.golang.org/protobuf/reflect/protoregistry"
@@ -224,12 +225,18 @@ func TestInterceptorsSeeHowACallCame(t *testing.T) {
 // readerServer is a grpc server with one method without side effects, Read, and a way to its definition.
 func readerServer(t *testing.T, read func(ctx context.Context, name string) (string, error), interceptors ...core.Interceptor) (*grpc.Server, *protoregistry.Files) {
 	const value = ".google.protobuf.StringValue"
+	options := &descriptorpb.MethodOptions{IdempotencyLevel: descriptorpb.MethodOptions_NO_SIDE_EFFECTS.Enum()}
+	const path = "\x12\x0b/not/{ours}" // a google.api.http that vanguard does not understand
+	rule := append(protowire.AppendTag(nil, 72295728, protowire.BytesType), byte(len(path)))
+	if err := (proto.UnmarshalOptions{Merge: true}).Unmarshal(append(rule, path...), options); err != nil {
+		t.Fatal(err)
+	}
 	file, err := protodesc.NewFile(&descriptorpb.FileDescriptorProto{
 		Name: new("weft/test.proto"), Package: new("weft.test"), Syntax: new("proto3"),
 		Dependency: []string{"google/protobuf/wrappers.proto"},
 		Service: []*descriptorpb.ServiceDescriptorProto{{Name: new("Reader"), Method: []*descriptorpb.MethodDescriptorProto{{
 			Name: new("Read"), InputType: new(value), OutputType: new(value),
-			Options: &descriptorpb.MethodOptions{IdempotencyLevel: descriptorpb.MethodOptions_NO_SIDE_EFFECTS.Enum()},
+			Options: options,
 		}}}},
 	}, protoregistry.GlobalFiles)
 	if err != nil {
@@ -289,14 +296,20 @@ func TestConnectGet(t *testing.T) {
 			t.Errorf("got %v", err)
 		}
 	}
-	// As one would write it by hand.
-	res, err := http.Get(url + "?encoding=json&message=%22a%22")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer res.Body.Close()
-	if body, _ := io.ReadAll(res.Body); res.StatusCode != http.StatusOK || string(body) != `"content of a"` {
-		t.Errorf("got %s %q", res.Status, body)
+	// As one would write it by hand. Like connect-go, nobody asks for the type of a body that is not there.
+	for _, contentType := range []string{"", "text/plain", "application/json", "application/grpc", "application/connect+json"} {
+		req, _ := http.NewRequest(http.MethodGet, url+"?encoding=json&message=%22a%22", nil)
+		if contentType != "" {
+			req.Header.Set("Content-Type", contentType)
+		}
+		res, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer res.Body.Close()
+		if body, _ := io.ReadAll(res.Body); res.StatusCode != http.StatusOK || string(body) != `"content of a"` {
+			t.Errorf("with type %q: got %s %q", contentType, res.Status, body)
+		}
 	}
 }
 
@@ -514,6 +527,89 @@ func TestGRPCWithJSON(t *testing.T) {
 	}
 	if _, err = client.Execute(t.Context(), connect.NewRequest(&dummyv1.DummyRequest{Input: "fail:aborted"})); connect.CodeOf(err) != connect.CodeAborted {
 		t.Error(err)
+	}
+	// Its timeout is that of gRPC.
+	for header, want := range map[string]string{"Grpc-Timeout: 9H": "0", "Grpc-Timeout: 99999999H": "0", "Grpc-Timeout: 9": "3", "Connect-Timeout-Ms: x": "0"} {
+		req, _ := http.NewRequest(http.MethodPost, server.URL+dummyv1connect.DummyServiceExecuteProcedure, strings.NewReader(frame(0, `{}`)))
+		req.Header.Set("Content-Type", "application/grpc+json")
+		key, value, _ := strings.Cut(header, ": ")
+		req.Header.Set(key, value)
+		res, err := (&http.Client{Transport: transport}).Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, _ := io.ReadAll(res.Body)
+		res.Body.Close()
+		if got := res.Trailer.Get("Grpc-Status"); res.StatusCode != http.StatusOK || got != want {
+			t.Errorf("%s: got %s %q, status %q, want %q", header, res.Status, body, got, want)
+		}
+	}
+}
+
+func TestWhatGRPCWouldReadIsNothingToConnect(t *testing.T) {
+	server := serve(t, &rpctest.Options{}, nil)
+	for _, header := range []string{"Grpc-Timeout: 1n", "Grpc-Timeout: x", "Grpc-Encoding: gzip", "Grpc-Encoding: zstd"} {
+		for contentType, body := range map[string]string{"application/json": jsonInput("hi"), "application/connect+json": frame(0, jsonInput("hi"))} {
+			path, want := dummyv1connect.DummyServiceExecuteProcedure, `{"output":"hi"}`
+			if body[0] == 0 {
+				path, want = dummyv1connect.DummyServiceExecuteClientStreamProcedure, frame(0, want)+frame(2, "{}\n")
+			}
+			req, _ := http.NewRequest(http.MethodPost, server.URL+path, strings.NewReader(body))
+			req.Header.Set("Content-Type", contentType)
+			key, value, _ := strings.Cut(header, ": ")
+			req.Header.Set(key, value)
+			res, err := http.DefaultClient.Do(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, _ := io.ReadAll(res.Body)
+			res.Body.Close()
+			if string(got) != want {
+				t.Errorf("%s with %s: got %s %q, want %q", contentType, header, res.Status, got, want)
+			}
+		}
+	}
+}
+
+func TestCachesAreToldAllThatVaries(t *testing.T) {
+	handler, native := newHandler(t, &rpctest.Options{Cases: map[string]rpctest.Case{"vary": func(ctx context.Context, _ *rpctest.Input) (string, error) {
+		return "", grpc.SetHeader(ctx, map[string][]string{"vary": {"x-tenant"}})
+	}}}, nil)
+	defer native.Stop()
+	for contentType, body := range map[string]string{"application/json": jsonInput("vary"), "application/grpc-web": frame(0, input("vary")), "application/grpc": frame(0, input("vary"))} {
+		req := httptest.NewRequest(http.MethodPost, dummyv1connect.DummyServiceExecuteProcedure, strings.NewReader(body))
+		req.ProtoMajor = 2
+		req.Header.Set("Content-Type", contentType)
+		w := httptest.NewRecorder()
+		w.Header().Set("Vary", "Origin") // as package cors does
+		handler.ServeHTTP(w, req)
+		if got := w.Header().Values("Vary"); !slices.Equal(got, []string{"Origin", "x-tenant"}) {
+			t.Errorf("%s: got %q", contentType, got)
+		}
+	}
+}
+
+// Else one MiB of commas would take 150 for as long as the call runs.
+func TestBinaryMetadataHasNotManyJoinedValues(t *testing.T) {
+	server := serve(t, &rpctest.Options{}, nil)
+	for _, test := range []struct {
+		commas, keys int
+		want         int
+	}{{999, 1, http.StatusOK}, {2000, 1, http.StatusTooManyRequests}, {600, 2, http.StatusTooManyRequests}} {
+		req, _ := http.NewRequest(http.MethodPost, server.URL+dummyv1connect.DummyServiceExecuteProcedure, strings.NewReader("{}"))
+		req.Header.Set("Content-Type", "application/json")
+		for i := range test.keys {
+			req.Header.Set(fmt.Sprintf("X-%d-Bin", i), strings.Repeat(",", test.commas))
+		}
+		res, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, _ := io.ReadAll(res.Body)
+		res.Body.Close()
+		if res.StatusCode != test.want {
+			t.Errorf("%d times %d commas: %s %s", test.keys, test.commas, res.Status, body)
+		}
 	}
 }
 
@@ -761,6 +857,106 @@ func TestNoMoreIsReadThanTheHandlerWants(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// duplex sends more than a client takes that does not read, and tells how many messages it receives meanwhile.
+type duplex struct {
+	dummyv1.UnimplementedDummyServiceServer
+
+	received chan int
+}
+
+func (d duplex) ExecuteClientServerStream(stream grpc.BidiStreamingServer[dummyv1.DummyRequest, dummyv1.DummyResponse]) error {
+	sent := make(chan error, 1)
+	go func() {
+		var err error
+		for range 10 {
+			err = errors.Join(err, stream.Send(&dummyv1.DummyResponse{Output: strings.Repeat("x", 1<<20)}))
+		}
+		sent <- err
+	}()
+	for i := 1; ; i++ {
+		_, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			return <-sent
+		}
+		if err != nil {
+			return errors.Join(err, <-sent)
+		}
+		d.received <- i
+	}
+}
+
+func TestAHandlerReceivesWhileTheClientTakesNothing(t *testing.T) {
+	service := duplex{received: make(chan int)}
+	server := grpc.NewServer(grpcx.ServerOptions()...)
+	defer server.Stop()
+	dummyv1.RegisterDummyServiceServer(server, service)
+	handler, err := web.NewHandler(server, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	url := listen(t, rpctest.TCP, handler).URL + dummyv1connect.DummyServiceExecuteClientServerStreamProcedure
+	transport := &http.Transport{Protocols: new(http.Protocols)}
+	transport.Protocols.SetUnencryptedHTTP2(true)
+	defer transport.CloseIdleConnections()
+	for contentType, message := range map[string]string{
+		"application/grpc":           frame(0, input("x")),
+		"application/grpc-web+proto": frame(0, input("x")),
+		"application/connect+proto":  frame(0, input("x")),
+		"application/connect+json":   frame(0, jsonInput("x")),
+	} {
+		for _, malformed := range []bool{false, true} {
+			t.Run(fmt.Sprint(contentType, " malformed ", malformed), func(t *testing.T) {
+				body, requests := io.Pipe()
+				defer requests.Close()
+				req, _ := http.NewRequest(http.MethodPost, url, body)
+				req.Header.Set("Content-Type", contentType)
+				over := time.AfterFunc(10*time.Second, transport.CloseIdleConnections)
+				defer over.Stop()
+				res, err := (&http.Client{Transport: transport}).Do(req)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer res.Body.Close()
+				time.Sleep(50 * time.Millisecond) // now it is stuck; sooner would prove less and not fail
+				for want := 1; want <= 5; want++ {
+					go func() { _, _ = io.WriteString(requests, message) }()
+					select {
+					case <-service.received:
+					case <-time.After(10 * time.Second):
+						t.Fatalf("the handler did not receive message %d", want)
+					}
+				}
+				go func() {
+					if malformed {
+						_, _ = io.WriteString(requests, frame(99, "x"))
+					}
+					_ = requests.Close()
+				}()
+				time.Sleep(10 * time.Millisecond) // so that the fault is found while it is stuck
+				got, err := io.ReadAll(res.Body)
+				if err != nil {
+					t.Fatal(err)
+				}
+				frames, last := 0, ""
+				for len(got) >= 5 {
+					n := 5 + int(binary.BigEndian.Uint32(got[1:]))
+					if len(got) < n {
+						t.Fatalf("a frame is cut: %d bytes of %d", len(got), n)
+					}
+					last, got = string(got[5:n]), got[n:]
+					frames++
+				}
+				if len(res.Trailer) > 0 {
+					last = "status: " + res.Trailer.Get("Grpc-Status")
+				}
+				if ok := last == "{}\n" || strings.Contains(last, "status: 0"); len(got) > 0 || ok == malformed {
+					t.Errorf("%d frames, %d bytes more, the last %.200q", frames, len(got), last)
+				}
+			})
+		}
 	}
 }
 

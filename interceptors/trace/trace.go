@@ -234,10 +234,11 @@ type record struct {
 	events int
 }
 
+// begin copies what a peer wrote: it may be the smallest part of a string, such as the whole first line of an HTTP/1.1 request.
 func begin(call *core.Call, now time.Time) *record {
 	return &record{start: now, trace: Trace{
 		Method: strings.Clone(methodOf(call)), Side: call.Side().String(), Shape: call.Shape().String(), Protocol: string(call.Protocol()),
-		HTTPMethod: call.HTTPMethod(), Start: now.UTC().Round(0),
+		HTTPMethod: strings.Clone(call.HTTPMethod()), Start: now.UTC().Round(0),
 	}}
 }
 
@@ -280,8 +281,8 @@ func (t *record) snapshot() Trace {
 func (t *record) enter(s Span, id string) int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if id != "" && len(id) <= MaxIDLen {
-		t.trace.ID = id
+	if id != "" && len(id) <= MaxIDLen && id != t.trace.ID {
+		t.trace.ID = strings.Clone(id) // as begin does
 	}
 	if s.Parent >= 0 {
 		parent := &t.trace.Spans[s.Parent]
@@ -319,7 +320,7 @@ func (t *record) leave(span int, code, httpMethod string) {
 	defer t.mu.Unlock()
 	s := &t.trace.Spans[span]
 	s.Duration, s.Running, s.Panicked, s.Code = time.Since(t.start)-s.Entered, false, code == "", code
-	if httpMethod != "" {
-		t.trace.HTTPMethod = httpMethod
+	if httpMethod != "" && httpMethod != t.trace.HTTPMethod {
+		t.trace.HTTPMethod = strings.Clone(httpMethod)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"runtime"
 	"slices"
 	"strings"
@@ -14,12 +15,17 @@ import (
 	"testing/synctest"
 	"time"
 
+	"connectrpc.com/connect"
+
+	"github.com/rpcweft/weft/connectx"
 	"github.com/rpcweft/weft/core"
 	"github.com/rpcweft/weft/errors"
 	"github.com/rpcweft/weft/interceptors/hedge"
 	"github.com/rpcweft/weft/interceptors/requestid"
 	"github.com/rpcweft/weft/interceptors/retry"
 	"github.com/rpcweft/weft/interceptors/trace"
+	"github.com/rpcweft/weft/internal/dummy"
+	"github.com/rpcweft/weft/internal/dummy/dummyv1/dummyv1connect"
 	"github.com/rpcweft/weft/rpctest"
 )
 
@@ -560,6 +566,44 @@ func TestItIsBounded(t *testing.T) {
 	if tr.ID != "" || len(tr.Method) != 256 || rec.Calls("") != nil || len(tr.Spans) != 2 {
 		t.Errorf("an id of %d bytes, a method of %d", len(tr.ID), len(tr.Method))
 	}
+}
+
+// HTTP/1.1 requests have their method in one string with the whole URL, which may be a message.
+func TestNoMoreIsKeptOfAPeersStringsThanIsShown(t *testing.T) {
+	const calls, size = 20, 500_000
+	rec := must(t, calls, &trace.Options{Enabled: true, ID: func(_ context.Context, call *core.Call) string {
+		id, _, _ := strings.Cut(call.RequestHeader().Get("x-long"), ";")
+		return id
+	}})
+	_, handler := dummyv1connect.NewDummyServiceHandler(dummy.New(nil).Connect(),
+		connect.WithInterceptors(connectx.New(rec.Wrap()...)), connect.WithIdempotency(connect.IdempotencyNoSideEffects))
+	server := httptest.NewServer(handler)
+	defer server.Close()
+	long := strings.Repeat("x", size)
+	used := func() uint64 {
+		runtime.GC()
+		var stats runtime.MemStats
+		runtime.ReadMemStats(&stats)
+		return stats.HeapAlloc
+	}
+	before := used()
+	for range calls {
+		req, _ := http.NewRequest(http.MethodGet, server.URL+rpctest.Procedure(core.ShapeUnary)+"?encoding=proto&message=&unused="+long, nil)
+		req.Header.Set("X-Long", "id;"+long[:size/2])
+		req.Close = true
+		res, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		res.Body.Close()
+	}
+	if tr := rec.Calls("id"); len(tr) != calls || tr[0].HTTPMethod != http.MethodGet {
+		t.Fatalf("got %+v", tr)
+	}
+	if kept := int64(used()-before) / calls; kept > size/4 {
+		t.Errorf("a call keeps %d bytes", kept)
+	}
+	runtime.KeepAlive(rec)
 }
 
 func TestTheIDIsTheInnermost(t *testing.T) {

@@ -157,9 +157,9 @@ func TestThePageShowsEachCall(t *testing.T) {
 	}
 	t.Parallel()
 	require(t, executable() != "", noBrowser)
-	tab := open(t, echoServer(t), chromedp.EmulateViewport(1280, 1000))
+	tab := open(t, echoServer(t)+"#output", chromedp.EmulateViewport(1280, 1000)) // as when it is loaded again after its link to skip the form
 	p := &person{tab, t}
-	p.wait(`!document.querySelector("#call").disabled`)
+	p.wait(`!document.querySelector("#call").disabled && document.querySelector("#input").value === "hello"`)
 	fields := "&h.x-echo-greeting=hello&h.x-echo-data-bin=Gr%C3%BC%C3%9Fe"
 	for _, server := range []string{"connect-go", "grpc-go"} {
 		for _, protocol := range []string{"connect", "grpc-web"} {

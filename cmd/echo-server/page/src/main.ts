@@ -31,6 +31,7 @@ class Page {
         h("div", {}, h("dt", {}, server.id), h("dd", {}, new URL(address(server)).host)),
       ),
     );
+    this.#form.state = fromHash("", config.servers).state; // for a page that is loaded with the link that skips the form
     this.#readLink();
     addEventListener("hashchange", () => this.#readLink());
 
