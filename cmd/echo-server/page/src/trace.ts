@@ -32,6 +32,7 @@ export async function fetchTrace(server: Server, requestId: string, token: strin
   const response = await fetch(`${address(server)}/trace?id=${encodeURIComponent(requestId)}`, {
     headers: token === "" ? {} : { Authorization: `Bearer ${token}` },
     cache: "no-store",
+    signal: AbortSignal.timeout(5000), // of a server that hangs nothing more is to be learned
   });
   if (response.status === 404) {
     return undefined;
