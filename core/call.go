@@ -420,7 +420,7 @@ func (c *Call) invoke(ctx context.Context) error {
 
 // leave is called after each interceptor and after the RPC itself. After the one that made attempts, or
 // answered by itself, the response meets the hooks outside of it.
-func (c *Call) leave(level int32, err error) error {
+func (c *Call) leave(ctx context.Context, level int32, err error) error {
 	unmet := false
 	if c.attempts.count.Load() > 0 && c.attempts.level == level {
 		unmet = c.shape == ShapeUnary && c.reply() != nil
@@ -430,7 +430,7 @@ func (c *Call) leave(level int32, err error) error {
 		unmet = c.takeUnmet() || unmet
 	}
 	if unmet && err == nil {
-		err = c.meetAnswer(level, c.reply())
+		err = c.meetAnswer(ctx, level, c.reply())
 	}
 	c.failed.Store(err != nil)
 	return err

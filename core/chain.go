@@ -54,7 +54,7 @@ func NewChain(interceptors ...Interceptor) *Chain {
 		if err := call.enter(ctx, terminal); err != nil {
 			return err
 		}
-		return call.leave(terminal, call.invoke(ctx))
+		return call.leave(ctx, terminal, call.invoke(ctx))
 	})
 	return c
 }
@@ -137,7 +137,7 @@ func link(interceptor Interceptor, at int32, leveled bool, next Handler) Handler
 		} else if hooks := call.hooks.Load(); hooks != nil {
 			hooks.bind(ctx)
 		}
-		return call.leave(level, call.Normalize(interceptor.Intercept(ctx, call, next)))
+		return call.leave(ctx, level, call.Normalize(interceptor.Intercept(ctx, call, next)))
 	}
 }
 

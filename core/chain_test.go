@@ -242,6 +242,28 @@ func TestTheContextOfAHookIsThatOfItsInterceptor(t *testing.T) {
 	wantCode(t, "error", err, core.CodeOK)
 }
 
+// One that answers by itself has given no context to next: its hooks get its own.
+func TestAHookOfAnInterceptorThatAnswersHasAContext(t *testing.T) {
+	type key struct{}
+	for name, policy := range map[string]func(i core.Interceptor) core.Interceptor{
+		"in its place":     func(i core.Interceptor) core.Interceptor { return i },
+		"in another chain": func(i core.Interceptor) core.Interceptor { return core.InterceptorFunc(core.NewChain(i).Intercept) },
+	} {
+		var got any
+		outer := core.InterceptorFunc(func(ctx context.Context, call *core.Call, next core.Handler) error {
+			return next(context.WithValue(ctx, key{}, "outer's"), call)
+		})
+		answers := core.InterceptorFunc(func(_ context.Context, call *core.Call, _ core.Handler) error {
+			call.OnResponse(func(ctx context.Context, _ any) error { got = ctx.Value(key{}); return nil })
+			return call.SetResponse(&text{"answer"})
+		})
+		res, err := unary(t.Context(), &stack{}, outer, policy(answers))
+		if err != nil || res.s != "answer" || name == "in its place" && got != "outer's" {
+			t.Errorf("%s: %v, %v, a hook with %v", name, res, err, got)
+		}
+	}
+}
+
 func TestAHookAfterNextPanics(t *testing.T) {
 	_, err := run(&stack{}, core.SideServer, core.ShapeUnary, core.InterceptorFunc(func(ctx context.Context, call *core.Call, next core.Handler) error {
 		err := next(ctx, call)

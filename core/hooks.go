@@ -12,8 +12,8 @@ import (
 
 // Hook is asked about one message, usually a proto.Message. It may change the
 // message in place, never keep or replace it. Requests meet the hooks in the order of the chain,
-// responses in reverse. The context is the one that its interceptor gave to next; on streams it ends
-// with the stream.
+// responses in reverse. The context is the one that its interceptor gave to next, or has itself if it answers without;
+// on streams it ends with the stream.
 //
 // Hooks for requests and hooks for responses may run at the same time as each other, never
 // as themselves. next returns only after running hooks have finished, and none starts later. The first
@@ -186,10 +186,16 @@ func (c *Call) meet(request bool, msg any) error {
 
 // meetAnswer lets the hooks see a response that the interceptor at level gave when the RPC was over, or
 // never was: not those inside of it, whose next has returned.
-func (c *Call) meetAnswer(level int32, msg any) error {
+func (c *Call) meetAnswer(ctx context.Context, level int32, msg any) error {
 	h := c.hooks.Load()
 	if h == nil || h.stuck.Load() != nil {
 		return nil // no hooks, or the interceptor has forgiven one that failed
+	}
+	h.gate.RLock()
+	unbound := h.bound < len(h.list)
+	h.gate.RUnlock()
+	if unbound { // its own: it has not called next
+		h.bind(ctx)
 	}
 	h.gate.RLock()
 	defer h.gate.RUnlock()

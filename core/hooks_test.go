@@ -39,8 +39,8 @@ func TestTheContextOfAHookEndsWithTheStream(t *testing.T) {
 				defer cancel()
 				c := &hookContext{Context: parent}
 				over := look(c)
-				if _, ok := c.Deadline(); c.Err() != nil && name != "not looked at" || !ok || c.Value(key{}) != 1 {
-					t.Errorf("before the end: %v, value %v", c.Err(), c.Value(key{}))
+				if _, ok := c.Deadline(); name != "not looked at" && c.Err() != nil || !ok || c.Value(key{}) != 1 {
+					t.Errorf("before the end: value %v", c.Value(key{}))
 				}
 				c.end()
 				if !over() || parent.Err() != nil {
@@ -48,6 +48,11 @@ func TestTheContextOfAHookEndsWithTheStream(t *testing.T) {
 				}
 			})
 		})
+	}
+	ended := &hookContext{Context: t.Context()}
+	ended.end()
+	if err := context.Cause(ended); !errors.Is(err, context.Canceled) {
+		t.Errorf("the cause of the end is %v", err)
 	}
 	parent, cancel := context.WithCancel(t.Context())
 	c := &hookContext{Context: parent}

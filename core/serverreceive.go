@@ -2,7 +2,8 @@ package core
 
 import (
 	"context"
-	"runtime/debug"
+	"runtime"
+	"sync"
 )
 
 // RequestSource is the native receiving side of a server stream, for adapters.
@@ -16,13 +17,16 @@ type RequestSource interface {
 // only of the end of the native context, not of one that an interceptor has made shorter. For adapters, which have
 // one for each stream. The zero value is ready.
 type RequestWaiter struct {
-	in   chan any // nil until there is something to wait for
-	out  chan received
-	stop chan struct{}
+	mu     sync.Mutex // a handler may return while a goroutine of its own receives
+	closed bool
+	in     chan any // nil until there is something to wait for
+	out    chan received
+	stop   chan struct{}
 }
 
 type received struct {
 	err   error
+	gone  bool // it has panicked, or its goroutine has exited
 	panic *Panic
 }
 
@@ -36,9 +40,8 @@ func (w *RequestWaiter) Receive(ctx, native context.Context, source RequestSourc
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	if w.in == nil {
-		w.in, w.out, w.stop = make(chan any), make(chan received, 1), make(chan struct{})
-		go w.run(source)
+	if !w.start(source) {
+		return errOver
 	}
 	select {
 	case w.in <- msg:
@@ -49,8 +52,11 @@ func (w *RequestWaiter) Receive(ctx, native context.Context, source RequestSourc
 	}
 	select {
 	case r := <-w.out:
-		if r.panic != nil {
+		switch {
+		case r.panic != nil:
 			r.panic.raise()
+		case r.gone:
+			runtime.Goexit()
 		}
 		return r.err
 	case <-done:
@@ -58,8 +64,22 @@ func (w *RequestWaiter) Receive(ctx, native context.Context, source RequestSourc
 	}
 }
 
-// Close releases what waits. It is to be called once, when the handler has returned and nobody receives.
+// start starts the goroutine that receives, once, and reports whether it is not too late for that.
+func (w *RequestWaiter) start(source RequestSource) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.in == nil && !w.closed {
+		w.in, w.out, w.stop = make(chan any), make(chan received, 1), make(chan struct{})
+		go w.run(source)
+	}
+	return !w.closed
+}
+
+// Close releases what waits. It is to be called once, when the handler has returned.
 func (w *RequestWaiter) Close() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.closed = true
 	if w.stop != nil {
 		close(w.stop)
 	}
@@ -69,18 +89,23 @@ func (w *RequestWaiter) run(source RequestSource) {
 	for {
 		select {
 		case msg := <-w.in:
-			w.out <- receive(source, msg)
+			w.receive(source, msg)
 		case <-w.stop:
 			return
 		}
 	}
 }
 
-func receive(source RequestSource, msg any) (r received) {
+func (w *RequestWaiter) receive(source RequestSource, msg any) {
+	r := received{gone: true}
 	defer func() {
-		if value := recover(); value != nil {
-			r.panic = &Panic{value, debug.Stack()}
+		if r.gone {
+			if value := recover(); value != nil { // nil: runtime.Goexit, which goes on where the handler receives
+				r.panic = asPanic(value)
+			}
 		}
+		w.out <- r
 	}()
-	return received{err: source.ReceiveRequest(msg)}
+	r.err = source.ReceiveRequest(msg)
+	r.gone = false
 }

@@ -3,6 +3,7 @@ package core
 import (
 	"context"
 	"errors"
+	"runtime"
 	"testing"
 	"testing/synctest"
 )
@@ -46,6 +47,55 @@ func TestRequestWaiter(t *testing.T) {
 		}
 		w.Close()
 		s <- func() error { return nil } // the abandoned one ends with the stream, and so does the goroutine, or the bubble would not
+	})
+}
+
+// A handler may return while a goroutine of its own receives, for the first time even.
+func TestRequestWaiterOfAHandlerThatHasReturned(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		native, end := context.WithCancel(t.Context())
+		defer end()
+		ctx, cancel := context.WithCancel(native)
+		defer cancel()
+		var early, late RequestWaiter
+		s := make(source, 1)
+		received := make(chan error)
+		go func() { received <- early.Receive(ctx, native, s, nil) }()
+		synctest.Wait()
+		early.Close()
+		broken := errors.New("broken")
+		s <- func() error { return broken }
+		if err := <-received; !errors.Is(err, broken) {
+			t.Errorf("Receive = %v", err)
+		}
+		late.Close()
+		if err := late.Receive(ctx, native, s, nil); CodeOf(err) != CodeCanceled { // or a goroutine would be left in the bubble
+			t.Errorf("Receive = %v after the handler has returned", err)
+		}
+	})
+}
+
+func TestRequestWaiterHandsGoexitOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		native, end := context.WithCancel(t.Context())
+		defer end()
+		ctx, cancel := context.WithCancel(native)
+		var w RequestWaiter
+		s := make(source, 1)
+		s <- func() error { runtime.Goexit(); return nil }
+		exited := make(chan struct{})
+		go func() {
+			defer close(exited)
+			t.Errorf("Receive = %v", w.Receive(ctx, native, s, nil))
+		}()
+		synctest.Wait()
+		select {
+		case <-exited:
+		default:
+			t.Error("it waits for what never comes")
+		}
+		cancel()
+		w.Close()
 	})
 }
 

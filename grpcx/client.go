@@ -40,9 +40,9 @@ func (c *client) requestHeader() core.RawMetadata {
 	return raw(c.header)
 }
 
-// attemptOf makes c an attempt of call.
-func (c *client) attemptOf(call *core.Call) {
-	if call.RequestHeader().Touched() {
+// attemptOf makes c an attempt of call, which is that of from, and perhaps an attempt itself whose header nobody has touched.
+func (c *client) attemptOf(call *core.Call, from *client) {
+	if from.header != nil || call.RequestHeader().Touched() {
 		c.header = metadata.MD(call.RequestHeader().Raw().Map).Copy()
 		if c.header == nil {
 			c.header = metadata.MD{}
@@ -66,6 +66,7 @@ type unaryClient struct {
 	invoker grpc.UnaryInvoker
 	opts    []grpc.CallOption
 	space   [8]grpc.CallOption // for opts and ours, without an allocation
+	retried bool               // there are attempts of it
 
 	responseHeader, responseTrailer metadata.MD
 	peer                            peer.Peer
@@ -73,20 +74,19 @@ type unaryClient struct {
 
 func (c *unaryClient) run(ctx context.Context, chain core.Handler) error {
 	err := chain(ctx, &c.Call)
-	if out := c.Outcome().Transport().(*unaryClient); out != c { //nolint:forcetypeassert // ours
-		out.fill(c.opts)
-	}
-	if err != nil {
-		return clientEdge(err, &c.Call)
-	}
-	msg, err := c.Reply()
 	if err == nil {
-		err = message.Copy(c.reply, msg)
+		var msg any
+		if msg, err = c.Reply(); err == nil {
+			err = message.Copy(c.reply, msg)
+		}
 	}
 	if err != nil {
-		return clientEdge(err, &c.Call)
+		err = clientEdge(err, &c.Call)
 	}
-	return nil
+	if c.retried {
+		c.Outcome().Transport().(*unaryClient).fill(c.opts, err) //nolint:forcetypeassert // ours
+	}
+	return err
 }
 
 // Invoke implements [core.Transport]: it makes the call.
@@ -117,10 +117,12 @@ func (c *unaryClient) Peer() core.Peer { return peerOf(&c.peer) }
 
 // NewAttempt implements [core.Transport].
 func (c *unaryClient) NewAttempt(call *core.Call) *core.Call {
-	// The application's own options for what comes back are filled from the attempt that counts.
+	// The application's own options for what comes back are filled from the attempt that counts, and what it wants
+	// done at the end is done at the end of the call.
+	c.retried = true
 	own := func(opt grpc.CallOption) bool {
 		switch opt.(type) {
-		case grpc.HeaderCallOption, grpc.TrailerCallOption, grpc.PeerCallOption:
+		case grpc.HeaderCallOption, grpc.TrailerCallOption, grpc.PeerCallOption, grpc.OnFinishCallOption:
 			return true
 		}
 		return false
@@ -131,12 +133,12 @@ func (c *unaryClient) NewAttempt(call *core.Call) *core.Call {
 	}
 	attempt := &unaryClient{reply: message.New(c.reply), cc: c.cc, invoker: c.invoker, opts: opts}
 	attempt.init(c.ctx, attempt, call.Method(), core.ShapeUnary, nil)
-	attempt.attemptOf(call)
+	attempt.attemptOf(call, &c.client)
 	return &attempt.Call
 }
 
-// fill gives the application what it asked for by options.
-func (c *unaryClient) fill(opts []grpc.CallOption) {
+// fill gives the application what it asked for by options, at the end of a call that had attempts.
+func (c *unaryClient) fill(opts []grpc.CallOption, err error) {
 	for _, opt := range opts {
 		switch opt := opt.(type) {
 		case grpc.HeaderCallOption:
@@ -145,6 +147,8 @@ func (c *unaryClient) fill(opts []grpc.CallOption) {
 			*opt.TrailerAddr = c.responseTrailer
 		case grpc.PeerCallOption:
 			*opt.PeerAddr = c.peer
+		case grpc.OnFinishCallOption:
+			opt.OnFinish(err)
 		}
 	}
 }

@@ -67,7 +67,7 @@ func (s *streamClient) finished(err error) {
 func (s *streamClient) NewAttempt(call *core.Call) *core.Call {
 	attempt := &streamClient{stream: s.stream}
 	attempt.init(s.ctx, attempt, call.Method(), call.Shape(), nil)
-	attempt.attemptOf(call)
+	attempt.attemptOf(call, &s.client)
 	return &attempt.Call
 }
 

@@ -5,6 +5,7 @@ package breaker
 import (
 	"context"
 	"fmt"
+	"math"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -96,6 +97,8 @@ func New(opts *Options) (core.Interceptor, error) {
 			return nil, fmt.Errorf("breaker: %s is negative: %v", name, d)
 		}
 	}
+	const longest = math.MaxInt64 / 2 // what is added to them overflows otherwise
+	b.Window, b.OpenFor = min(b.Window, longest), min(b.OpenFor, longest)
 	if b.Key == nil {
 		b.Key = ByService
 	}
@@ -128,7 +131,8 @@ type breaker struct {
 	opened atomic.Pointer[time.Time]
 }
 
-var errPanic = errors.Internal("a panic")
+// errPanic is a failure whatever Codes has.
+var errPanic = errors.New("breaker: the call has panicked")
 
 // Intercept implements [core.Interceptor].
 func (b *breakers) Intercept(ctx context.Context, call *core.Call, next core.Handler) error {
@@ -217,7 +221,9 @@ func (b *breakers) make(key string) *breaker {
 				b.OnChange(name, state(from), state(to))
 			}
 		},
-		IsSuccessful: func(err error) bool { return err == nil || !slices.Contains(b.Codes, core.CodeOf(err)) },
+		IsSuccessful: func(err error) bool {
+			return err != errPanic && !slices.Contains(b.Codes, core.CodeOf(err)) //nolint:errorlint // our own
+		},
 		IsExcluded: func(err error) bool {
 			return core.CodeOf(err) == core.CodeCanceled && !slices.Contains(b.Codes, core.CodeCanceled)
 		},

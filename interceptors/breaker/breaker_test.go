@@ -130,6 +130,31 @@ func TestAPanicOrACancelGivesItsProbeBack(t *testing.T) {
 	})
 }
 
+func TestAPanicIsAFailureWhateverTheCodes(t *testing.T) {
+	policy := must(&breaker.Options{Consecutive: 1, Codes: []core.Code{core.CodeUnavailable}})
+	func() {
+		defer func() { _ = recover() }()
+		_ = run(t.Context(), policy, "/a.A/M", func(context.Context) error { panic("no") })
+	}()
+	if err := run(t.Context(), policy, "/a.A/M", returns(nil)); !stderrors.Is(err, breaker.ErrOpen) {
+		t.Errorf("a panic is no failure: %v", err)
+	}
+}
+
+func TestTheLongestTimesThereAre(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		policy := must(&breaker.Options{Consecutive: 2, Window: math.MaxInt64, OpenFor: math.MaxInt64})
+		for range 2 {
+			_ = run(t.Context(), policy, "/a.A/M", returns(down))
+			time.Sleep(time.Hour)
+		}
+		err := run(t.Context(), policy, "/a.A/M", returns(nil))
+		if info, ok := errors.DetailOf[*errdetails.RetryInfo](err); !ok || info.GetRetryDelay().AsDuration() < math.MaxInt64/4 {
+			t.Errorf("the circuit is to be open for ever: %v, %v", err, info)
+		}
+	})
+}
+
 func TestARatioOfFailuresWithinTheWindowOpensIt(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		policy := must(&breaker.Options{Key: breaker.ByMethod, Ratio: 0.5, MinCalls: 10, Window: 10 * time.Second})

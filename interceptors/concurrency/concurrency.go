@@ -53,7 +53,7 @@ type Place interface {
 // Options for [New]. The zero value is right.
 type Options struct {
 	// Limiter returns the limiter of a key, in place of a fixed limit, when the key is seen first; without Key it is "". It is called
-	// once for each key and must not return nil. Keys are not forgotten then; after 10,000, further ones share a limiter.
+	// once for each key, under a lock, and must not return nil. Keys are not forgotten then; after 10,000, further ones share a limiter.
 	Limiter func(key string) Limiter
 	// Key is what the limit is for, ByMethod or a function of your own: each key has a limit and a queue of its own. Nil is one limit for
 	// all calls. A key is forgotten when none of its calls runs or waits, unless there is a Limiter.
@@ -146,7 +146,9 @@ func (l *limiter) makeGate(key string) *gate {
 	g := &gate{}
 	g.fixed.limit = int64(l.limit)
 	if g.limiter = &g.fixed; l.Limiter != nil {
-		g.limiter = l.Limiter(key)
+		if g.limiter = l.Limiter(key); g.limiter == nil {
+			panic(fmt.Sprintf("concurrency: Options.Limiter returned nil for key %q", key))
+		}
 		g.users = 1 // it is never forgotten
 	}
 	return g
@@ -182,28 +184,37 @@ func (l *limiter) Intercept(ctx context.Context, call *core.Call, next core.Hand
 
 // enter returns with a place, or with an error.
 func (l *limiter) enter(ctx context.Context, key string) (*gate, Place, error) {
-	l.mu.Lock()
-	g := l.gate(key)
-	if len(g.waiting) == 0 {
-		if place, ok := g.limiter.TryAcquire(); ok {
-			g.users++
-			l.mu.Unlock()
-			return g, place, nil
-		}
-	}
-	if len(g.waiting) >= l.Queue {
-		l.mu.Unlock()
+	g, place, handed := l.ask(key)
+	switch {
+	case place != nil:
+		return g, place, nil
+	case handed == nil:
 		return nil, nil, l.rejection
 	}
-	handed := make(chan Place, 1)
-	g.waiting = append(g.waiting, handed)
-	g.users++
-	l.mu.Unlock()
 	place, err := l.wait(ctx, handed)
 	if err != nil {
 		l.giveUp(key, g, handed)
 	}
 	return g, place, err
+}
+
+// ask returns a place, or where it will be handed over, or neither.
+func (l *limiter) ask(key string) (g *gate, place Place, handed chan Place) {
+	l.mu.Lock()
+	defer l.mu.Unlock() // also when a Limiter panics
+	g = l.gate(key)
+	if len(g.waiting) == 0 {
+		if place, ok := g.limiter.TryAcquire(); ok {
+			g.users++
+			return g, place, nil
+		}
+	}
+	if len(g.waiting) < l.Queue {
+		handed = make(chan Place, 1)
+		g.waiting = append(g.waiting, handed)
+		g.users++
+	}
+	return g, nil, handed
 }
 
 // gate returns that of a key. The lock is held.

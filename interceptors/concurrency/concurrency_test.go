@@ -254,6 +254,33 @@ func TestWithALimiterEachKeyHasItsOwnAndManyShareOne(t *testing.T) {
 	}
 }
 
+func TestALimiterThatPanicsHoldsUpNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var broken concurrency.Limiter
+		policy := must(0, &concurrency.Options{Key: concurrency.ByMethod, Limiter: func(string) concurrency.Limiter { return broken }})
+		func() {
+			defer func() {
+				if got := fmt.Sprint(recover()); !strings.Contains(got, "Options.Limiter returned nil for key") {
+					t.Errorf("a nil limiter: %s", got)
+				}
+			}()
+			_ = rpctest.Call(rpctest.Fake{}).Run(t.Context(), policy)
+		}()
+		broken = &changing{limit: 1}
+		done := make(chan error, 1)
+		go func() { done <- rpctest.Call(rpctest.Fake{}).Run(t.Context(), policy) }()
+		synctest.Wait()
+		select {
+		case err := <-done:
+			if err != nil {
+				t.Error(err)
+			}
+		default:
+			t.Fatal("the next call waits for ever")
+		}
+	})
+}
+
 func TestACallMayGiveUpWaiting(t *testing.T) {
 	for name, one := range map[string]struct {
 		opts concurrency.Options

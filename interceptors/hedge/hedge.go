@@ -24,7 +24,7 @@ const (
 
 // Options for [New]. The zero value is right.
 type Options struct {
-	// Attempts is the most attempts of a call, the first included: 2 if it is 0.
+	// Attempts is the most attempts of a call, the first included: 2 if it is 0, 100 at most.
 	Attempts int
 	// Codes are those after which the next attempt starts at once, and others under way go on, by default
 	// UNAVAILABLE alone. Any other end of an attempt is that of the call.
@@ -36,6 +36,8 @@ type Options struct {
 	// package retry too. By default each interceptor has its own, retry.NewBudget(100, 0.1): when all answers are slow, one
 	// call in ten is hedged.
 	Budget *retry.Budget
+	// MaxPushback is the longest wait that a server may ask for: if it asks for more, there is no further attempt. 1 min if it is 0.
+	MaxPushback time.Duration
 	// OnAttempt sees each attempt that has ended, to log and count, in the goroutine of the call. The call is the attempt, with its
 	// metadata and its peer.
 	OnAttempt func(ctx context.Context, attempt *core.Call, end End)
@@ -60,7 +62,8 @@ type End struct {
 //
 // A good delay is the 95th percentile of the latency: then hedging adds 5% of load.
 //
-// New returns an error if delay is not positive, if there are less than 2 attempts, and if a code is not one of the sixteen errors.
+// New returns an error if delay is not positive, if there are less than 2 attempts or more than 100, if MaxPushback is negative, and if a
+// code is not one of the sixteen errors.
 func New(delay time.Duration, opts *Options) (core.Interceptor, error) {
 	h := &hedge{delay: delay}
 	if opts != nil {
@@ -72,8 +75,14 @@ func New(delay time.Duration, opts *Options) (core.Interceptor, error) {
 	if h.Attempts == 0 {
 		h.Attempts = 2
 	}
-	if h.Attempts < 2 {
-		return nil, fmt.Errorf("hedge: %d attempts, want 2 at least", h.Attempts)
+	if h.Attempts < 2 || h.Attempts > 100 {
+		return nil, fmt.Errorf("hedge: %d attempts, want 2 to 100", h.Attempts)
+	}
+	if h.MaxPushback < 0 {
+		return nil, fmt.Errorf("hedge: MaxPushback is negative: %v", h.MaxPushback)
+	}
+	if h.MaxPushback == 0 {
+		h.MaxPushback = time.Minute
 	}
 	h.Codes = slices.Clone(h.Codes)
 	for _, code := range h.Codes {
@@ -185,7 +194,7 @@ func (r *race) run() (won result, err error) {
 				return won, nil
 			}
 			wait, stop := askedFor(won.attempt)
-			if paid = r.Budget.Failure(); !paid || stop {
+			if paid = r.Budget.Failure(); !paid || stop || wait > r.MaxPushback {
 				r.most = r.started
 			}
 			if r.started >= r.most && r.running == 0 {

@@ -3,6 +3,7 @@ package hedge_test
 import (
 	"context"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"sync"
@@ -227,6 +228,8 @@ func TestFailures(t *testing.T) {
 			return nil
 		})
 		took(t, 7*time.Second, func() { c.Call(t.Context(), "hi").Want(t, core.CodeOK, "hi") })
+		s.script(func(context.Context, int) error { return down.WithMetadata("grpc-retry-pushback-ms", "60001") }) // more than MaxPushback
+		took(t, 0, func() { c.Call(t.Context(), "hi").Want(t, core.CodeUnavailable, "") })
 		// The application gives up.
 		s.script(func(ctx context.Context, _ int) error { return after(ctx, time.Hour, nil) })
 		ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
@@ -327,6 +330,8 @@ func TestBadConfigurationFailsAtConstruction(t *testing.T) {
 	for want, f := range map[string]func() (core.Interceptor, error){
 		"delay is 0s": func() (core.Interceptor, error) { return hedge.New(0, nil) },
 		"1 attempts":  func() (core.Interceptor, error) { return hedge.New(1, &hedge.Options{Attempts: 1}) },
+		"2 to 100":    func() (core.Interceptor, error) { return hedge.New(1, &hedge.Options{Attempts: math.MaxInt}) },
+		"is negative": func() (core.Interceptor, error) { return hedge.New(1, &hedge.Options{MaxPushback: -1}) },
 		"not the code": func() (core.Interceptor, error) {
 			return hedge.New(1, &hedge.Options{Codes: []core.Code{99}})
 		},

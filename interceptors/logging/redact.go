@@ -163,11 +163,11 @@ const perValue = 8
 
 // message writes a message. The steps are those of paths on which it lies.
 func (w *writer) message(m protoreflect.Message, steps []*step, depth int) []slog.Attr {
-	if packed, ok := m.Interface().(*anypb.Any); ok {
-		return w.any(packed, depth)
-	}
 	if begin := w.paths[m.Descriptor().FullName()]; begin != nil {
 		steps = append(slices.Clip(steps), begin)
+	}
+	if url, value, ok := anyFields(m.Descriptor()); ok {
+		return w.any(m, url, value, steps, depth)
 	}
 	fields := []protoreflect.FieldDescriptor{}
 	m.Range(func(fd protoreflect.FieldDescriptor, _ protoreflect.Value) bool {
@@ -187,9 +187,20 @@ func (w *writer) message(m protoreflect.Message, steps []*step, depth int) []slo
 	return attrs
 }
 
+// anyFields are those of an Any, which may be of a type that was made at run time.
+func anyFields(d protoreflect.MessageDescriptor) (url, value protoreflect.FieldDescriptor, ok bool) {
+	url, value = d.Fields().ByNumber(1), d.Fields().ByNumber(2)
+	return url, value, d.FullName() == "google.protobuf.Any" && url != nil && url.Kind() == protoreflect.StringKind &&
+		value != nil && value.Kind() == protoreflect.BytesKind && !url.IsList() && !value.IsList()
+}
+
 // any looks into an Any, which may hold what is to be redacted.
-func (w *writer) any(packed *anypb.Any, depth int) []slog.Attr {
-	attrs := []slog.Attr{{Key: "@type", Value: w.text(packed.GetTypeUrl())}}
+func (w *writer) any(m protoreflect.Message, url, value protoreflect.FieldDescriptor, steps []*step, depth int) []slog.Attr {
+	packed := &anypb.Any{TypeUrl: m.Get(url).String(), Value: m.Get(value).Bytes()}
+	attrs := []slog.Attr{{Key: "@type", Value: w.field(url, m.Get(url), steps, depth)}}
+	if _, secret := w.inside(value, steps); secret {
+		return append(attrs, slog.String("value", redacted))
+	}
 	inner, err := packed.UnmarshalNew()
 	if err != nil || depth == 0 {
 		return append(attrs, slog.String("value", fmt.Sprintf("[%d bytes]", len(packed.GetValue()))))
@@ -197,21 +208,29 @@ func (w *writer) any(packed *anypb.Any, depth int) []slog.Attr {
 	return append(attrs, w.message(inner.ProtoReflect(), nil, depth-1)...)
 }
 
-func (w *writer) field(fd protoreflect.FieldDescriptor, v protoreflect.Value, steps []*step, depth int) slog.Value {
+// inside returns the steps that go on in a field, or reports that the field is redacted.
+func (w *writer) inside(fd protoreflect.FieldDescriptor, steps []*step) (inside []*step, secret bool) {
 	options, _ := fd.Options().(*descriptorpb.FieldOptions)
 	if options.GetDebugRedact() || w.fields[fd.FullName()] {
-		return slog.StringValue(redacted)
+		return nil, true
 	}
-	var inside []*step
 	for _, s := range steps {
 		next := s.next[fd.Name()]
 		switch {
 		case next == nil || fd.IsExtension():
 		case next.redacted:
-			return slog.StringValue(redacted)
+			return nil, true
 		default:
 			inside = append(inside, next)
 		}
+	}
+	return inside, false
+}
+
+func (w *writer) field(fd protoreflect.FieldDescriptor, v protoreflect.Value, steps []*step, depth int) slog.Value {
+	inside, secret := w.inside(fd, steps)
+	if secret {
+		return slog.StringValue(redacted)
 	}
 	switch {
 	case fd.IsMap():

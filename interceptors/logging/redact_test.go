@@ -206,6 +206,48 @@ func TestAFieldCanBeRedactedOnOnePathAlone(t *testing.T) {
 	}
 }
 
+// An Any is shown by what is in it, and has fields all the same.
+func TestTheFieldsOfAnAnyCanBeRedacted(t *testing.T) {
+	inner := newAccount(0)
+	packed, err := anypb.New(inner)
+	if err != nil {
+		t.Fatal(err)
+	}
+	whole := newAccount(2)
+	for _, redact := range []string{"google.protobuf.Any.value", "google.protobuf.Any.type_url"} {
+		if text := payloads(t, &logging.Payload{Redact: []string{redact}}, packed); !strings.Contains(text, "[REDACTED]") ||
+			strings.Contains(text, "hunter2") != strings.Contains(text, "@type=[REDACTED]") {
+			t.Errorf("%s: %s", redact, text)
+		}
+	}
+	for _, redact := range []string{"weft.logtest.Account.extra.value", "weft.logtest.Account.friends.extra.value"} {
+		text := payloads(t, &logging.Payload{Redact: []string{redact}, MaxBytes: 1 << 20}, whole)
+		hidden := strings.TrimSuffix(strings.TrimPrefix(strings.ReplaceAll(redact, "friends", "friends.bob"), "weft.logtest.Account"), ".value")
+		if !strings.Contains(text, " message"+hidden+".value=[REDACTED]") || strings.Contains(text, " message"+hidden+".pin") {
+			t.Errorf("%s: %s", redact, text)
+		}
+	}
+}
+
+// So it is in a message of a type that was made at run time, and unmarshaled.
+func TestAnAnyWithoutAGoTypeIsLookedInto(t *testing.T) {
+	packed, err := anypb.New(newAccount(0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	wire, err := proto.Marshal(packed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dynamic := dynamicpb.NewMessage(packed.ProtoReflect().Descriptor())
+	if err := proto.Unmarshal(wire, dynamic); err != nil {
+		t.Fatal(err)
+	}
+	if text := payloads(t, &logging.Payload{}, dynamic); !strings.Contains(text, "message.password=[REDACTED]") {
+		t.Error(text)
+	}
+}
+
 func TestWhatAnAnyHoldsIsUnknownUntilItIsKnown(t *testing.T) {
 	for _, packed := range []*anypb.Any{
 		{TypeUrl: "type.googleapis.com/weft.logtest.Nobody", Value: []byte("hunter2")},

@@ -40,7 +40,7 @@ type Options struct {
 	Key KeyFunc
 	// PerMessage counts the messages that a stream's client sends, too, beside the call itself.
 	PerMessage bool
-	// Wait makes a call or a message wait for its token, if that is not longer than MaxWait and the context's deadline allow,
+	// Wait makes a call or a message wait for its token, if that is not longer in all than MaxWait and the context's deadline allow,
 	// instead of turning it away. It is for clients; on servers it is ignored.
 	Wait bool
 	// MaxWait is 0 for any time.
@@ -93,7 +93,7 @@ func (r *rateLimit) Intercept(ctx context.Context, call *core.Call, next core.Ha
 
 // take returns nil with a token.
 func (r *rateLimit) take(ctx context.Context, call *core.Call, key string) error {
-	for {
+	for waited := time.Duration(0); ; { // others who wait may be quicker to take a token
 		wait, err := r.limiter.Take(ctx, key)
 		switch {
 		case err != nil && ctx.Err() != nil:
@@ -102,7 +102,7 @@ func (r *rateLimit) take(ctx context.Context, call *core.Call, key string) error
 			return nil
 		case err != nil:
 			return errors.Unavailable("the rate limit is not available").WithCause(err)
-		case !r.mayWait(ctx, call, wait):
+		case !r.mayWait(ctx, call, waited, wait):
 			if r.OnReject != nil {
 				r.OnReject(ctx, call, key)
 			}
@@ -113,6 +113,7 @@ func (r *rateLimit) take(ctx context.Context, call *core.Call, key string) error
 		timer := time.NewTimer(wait)
 		select {
 		case <-timer.C:
+			waited += wait
 		case <-ctx.Done():
 			timer.Stop()
 			return ctx.Err()
@@ -120,9 +121,9 @@ func (r *rateLimit) take(ctx context.Context, call *core.Call, key string) error
 	}
 }
 
-// mayWait reports whether a call may wait so long.
-func (r *rateLimit) mayWait(ctx context.Context, call *core.Call, wait time.Duration) bool {
-	if !r.Wait || call.Side() != core.SideClient || r.MaxWait > 0 && wait > r.MaxWait {
+// mayWait reports whether a call that has waited may wait so much longer.
+func (r *rateLimit) mayWait(ctx context.Context, call *core.Call, waited, wait time.Duration) bool {
+	if !r.Wait || call.Side() != core.SideClient || r.MaxWait > 0 && wait > r.MaxWait-waited {
 		return false
 	}
 	deadline, ok := ctx.Deadline()

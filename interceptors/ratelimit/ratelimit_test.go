@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"math"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -110,6 +112,29 @@ func TestAClientMayWaitWithinItsDeadline(t *testing.T) {
 		ctx, cancel = context.WithCancel(t.Context())
 		defer time.AfterFunc(time.Second/4, cancel).Stop()
 		c.Call(ctx, "hi").Want(t, core.CodeCanceled, "")
+	})
+}
+
+func TestNobodyWaitsLongerThanMaxWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		policy := must(local(1, 1, 0), &ratelimit.Options{Wait: true, MaxWait: 3500 * time.Millisecond})
+		var calls sync.WaitGroup
+		var wells, late atomic.Int32
+		start := time.Now()
+		for range 10 {
+			calls.Go(func() {
+				if err := rpctest.Call(rpctest.Fake{Side: core.SideClient}).Run(t.Context(), policy); err == nil {
+					wells.Add(1)
+				}
+				if time.Since(start) > 3500*time.Millisecond {
+					late.Add(1)
+				}
+			})
+		}
+		calls.Wait()
+		if wells.Load() != 4 || late.Load() > 0 {
+			t.Errorf("of 10 calls at once %d have got a token, and %d have waited longer than MaxWait", wells.Load(), late.Load())
+		}
 	})
 }
 

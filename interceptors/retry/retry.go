@@ -9,6 +9,7 @@ package retry
 import (
 	"context"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"strconv"
@@ -82,7 +83,7 @@ const (
 )
 
 // New returns an interceptor for clients that makes up to the given number of attempts, the first one
-// included. On servers it does nothing.
+// included: 1 is no retry, but AttemptTimeout and OnAttempt hold. On servers it does nothing.
 //
 // After a failed attempt it waits: as long as the server said by grpc-retry-pushback-ms in the trailer; at least as long as a
 // google.rpc.RetryInfo in the error's details says; else for a random time (see [Options]). A negative or
@@ -135,6 +136,7 @@ func New(attempts int, opts *Options) (core.Interceptor, error) {
 	if r.Budget == nil {
 		r.Budget, _ = NewBudget(100, 0.1)
 	}
+	r.idle = attempts == 1 && r.AttemptTimeout == 0 && r.OnAttempt == nil
 	return r, nil
 }
 
@@ -142,11 +144,12 @@ type retry struct {
 	Options
 
 	attempts int
+	idle     bool // there is nothing to do for any call
 }
 
 // Intercept implements [core.Interceptor].
 func (r *retry) Intercept(ctx context.Context, call *core.Call, next core.Handler) error {
-	if call.Side() != core.SideClient || r.attempts == 1 || !r.Methods(call) {
+	if call.Side() != core.SideClient || r.idle || !r.Methods(call) {
 		return next(ctx, call)
 	}
 	for number := 1; ; number++ {
@@ -271,7 +274,7 @@ func (r *retry) judge(ctx context.Context, attempt *core.Call, err error, late b
 		return 0, ReasonBudget
 	}
 	if !asked {
-		wait += r.backoff(attempt.Attempt())
+		wait += min(r.backoff(attempt.Attempt()), math.MaxInt64-wait)
 	}
 	if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) <= wait {
 		return 0, ReasonDeadline

@@ -374,6 +374,21 @@ func TestAServerMayAskToWaitOrToStop(t *testing.T) {
 }
 
 // A peer of ours waits -1306346h before attempt 38, which is not at all.
+func TestTheLongestWaitThereIs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var wait time.Duration
+		policy := must(2, &retry.Options{Methods: all, MaxPushback: math.MaxInt64, OnAttempt: func(_ context.Context, _ *core.Call, end retry.End) { wait = end.Wait }})
+		ctx, cancel := context.WithCancel(t.Context())
+		defer time.AfterFunc(time.Hour, cancel).Stop()
+		call := rpctest.Call(rpctest.Fake{Side: core.SideClient, Invoke: func(context.Context, *core.Call) error {
+			return down.WithDetails(&errdetails.RetryInfo{RetryDelay: &durationpb.Duration{Seconds: 1 << 50}})
+		}})
+		if err := call.Run(ctx, policy); core.CodeOf(err) != core.CodeCanceled || call.Started() != 1 || wait != math.MaxInt64 {
+			t.Errorf("%d attempts, a wait of %v: %v", call.Started(), wait, err)
+		}
+	})
+}
+
 func TestBackoffGrowsToItsCapAndDoesNotOverflow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var waits []time.Duration
@@ -476,6 +491,24 @@ func TestAServerMayBeQuickerToSayThatTheTimeOfAnAttemptIsOver(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestTheOnlyAttemptHasItsLimitToo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var reason retry.Reason
+		policy := must(1, &retry.Options{Methods: all, AttemptTimeout: time.Second, OnAttempt: func(_ context.Context, _ *core.Call, end retry.End) { reason = end.Reason }})
+		err := rpctest.Call(rpctest.Fake{Side: core.SideClient, Invoke: func(ctx context.Context, _ *core.Call) error {
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-time.After(time.Hour):
+				return nil
+			}
+		}}).Run(t.Context(), policy)
+		if !errors.Is(err, retry.ErrAttemptTimeout) || reason != retry.ReasonAttempts {
+			t.Errorf("%v, %q", err, reason)
+		}
+	})
 }
 
 func TestTheLimitOfAnAttemptDoesNotEndAStreamThatWorks(t *testing.T) {

@@ -90,7 +90,7 @@ func TestAnIdlePolicyCostsTwoAllocationsAtMost(t *testing.T) {
 func TestAnAttemptCostsAFixedNumberOfAllocations(t *testing.T) {
 	again, twice := must(retry.New(3, &retry.Options{Methods: all})), must(hedge.New(time.Hour, &hedge.Options{Methods: all}))
 	most := map[string][2]float64{ // retry, hedge
-		"grpc/client/unary": {2, 14}, "grpc/client/stream": {4, 0}, "connect/client/unary": {4, 14}, "connect/client/stream": {6, 0},
+		"grpc/client/unary": {2, 14}, "grpc/client/stream": {3, 0}, "connect/client/unary": {4, 13}, "connect/client/stream": {5, 0},
 		"grpc/server/unary": {}, "grpc/server/stream": {}, "connect/server/unary": {}, "connect/server/stream": {},
 	}
 	for path, build := range policyPaths(t) {
@@ -100,6 +100,19 @@ func TestAnAttemptCostsAFixedNumberOfAllocations(t *testing.T) {
 			t.Logf("%s, %s: %v", path, [2]string{"retry", "hedge"}[i], got)
 			if got > most[path][i] {
 				t.Errorf("%s, %s: %v allocations, want %v at most", path, [2]string{"retry", "hedge"}[i], got, most[path][i])
+			}
+		}
+	}
+}
+
+// A server's stream with a limit has a goroutine that receives for it.
+func TestWhatALimitOfTimeCostsAServer(t *testing.T) {
+	limit := must(timeout.New(time.Hour, nil))
+	most := map[string]float64{"grpc/server/unary": 4, "grpc/server/stream": 12, "connect/server/unary": 4, "connect/server/stream": 12}
+	for path, build := range policyPaths(t) {
+		if want, ok := most[path]; ok {
+			if got := allocs(t, build(limit)) - allocs(t, build(noops(1)[0])); got > want {
+				t.Errorf("%s: %v allocations, want %v at most", path, got, want)
 			}
 		}
 	}

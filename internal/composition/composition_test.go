@@ -17,6 +17,7 @@ import (
 	"github.com/rpcweft/weft/errors"
 	"github.com/rpcweft/weft/interceptors/breaker"
 	"github.com/rpcweft/weft/interceptors/concurrency"
+	"github.com/rpcweft/weft/interceptors/hedge"
 	"github.com/rpcweft/weft/interceptors/ratelimit"
 	"github.com/rpcweft/weft/interceptors/retry"
 	"github.com/rpcweft/weft/interceptors/timeout"
@@ -214,6 +215,45 @@ func TestTimeoutAndRetry(t *testing.T) {
 	})
 }
 
+// Attempts of attempts have what those outside wrote into the request.
+func TestRetryAndHedge(t *testing.T) {
+	may := func(*core.Call) bool { return true }
+	again := must(retry.New(2, &retry.Options{Methods: may, Backoff: 1, MaxBackoff: 1}))
+	twice := must(hedge.New(time.Hour, &hedge.Options{Methods: may}))
+	outer := core.InterceptorFunc(func(ctx context.Context, call *core.Call, next core.Handler) error {
+		if err := call.RequestHeader().Set("x-outer", "1"); err != nil {
+			return err
+		}
+		return next(ctx, call)
+	})
+	for name, chain := range map[string][]core.Interceptor{"retry,hedge": {outer, again, twice}, "hedge,retry": {outer, twice, again}} {
+		for _, path := range rpctest.Paths() {
+			t.Run(name+"/"+path.String(), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					e := &env{answer: func(_ context.Context, number int) error {
+						if number < 4 {
+							return down
+						}
+						return nil
+					}}
+					look := core.InterceptorFunc(func(ctx context.Context, call *core.Call, next core.Handler) error {
+						if got := call.RequestHeader().Values("x-outer"); !slices.Equal(got, []string{"1"}) {
+							t.Errorf("an attempt has %q", got)
+						}
+						return next(ctx, call)
+					})
+					servers := rpctest.NewServers(t, &rpctest.Options{Client: chain, Server: []core.Interceptor{look, e}})
+					defer servers.Close()
+					servers.Client(path, core.ShapeUnary).Call(t.Context(), "hi").Want(t, core.CodeOK, "hi")
+					if e.reached != 4 {
+						t.Errorf("the server was reached %d times, want 4", e.reached)
+					}
+				})
+			})
+		}
+	}
+}
+
 func TestRetryAndBreaker(t *testing.T) {
 	each(t, clients, func() *policies {
 		p := generous()
@@ -234,6 +274,27 @@ func TestRetryAndBreaker(t *testing.T) {
 		e.want(t, "the second call opens the circuit", res, core.CodeUnavailable, nil, 6, 0)
 		res = e.client.Call(t.Context(), "hi")
 		e.want(t, "the third is turned away", res, core.CodeUnavailable, breaker.ErrOpen, 6, 0)
+	})
+}
+
+// A stream must be able to live on, so that the limit of its attempt is no deadline.
+func TestAnAttemptThatIsTooSlowCountsForABreakerInsideUnlessItIsOfAStream(t *testing.T) {
+	each(t, clients, func() *policies {
+		p := generous()
+		p.retry.AttemptTimeout = time.Second
+		p.breaker = breaker.Options{Consecutive: 1, OpenFor: time.Hour}
+		return p
+	}, func(t *testing.T, e *env) {
+		if !e.outside("retry", "breaker") {
+			return
+		}
+		e.answer = func(ctx context.Context, _ int) error { return pause(ctx, time.Minute, nil) }
+		res := e.client.Call(t.Context(), "hi")
+		if e.client.Shape == core.ShapeUnary {
+			e.want(t, "the first attempt opens the circuit", res, core.CodeUnavailable, breaker.ErrOpen, 1, time.Second)
+		} else {
+			e.want(t, "the circuit stays closed", res, core.CodeDeadlineExceeded, retry.ErrAttemptTimeout, 3, 3*time.Second)
+		}
 	})
 }
 

@@ -434,12 +434,12 @@ func endScenarios() []scenario {
 		}, "fail-after:1000:internal")},
 		{name: "abandon after the context has ended", shapes: streams, loose: theServer, run: run(func(*testing.T, *rpctest.Stream) []string {
 			return nil
-		}, "sleep:400ms", 20*time.Millisecond)},
+		}, "sleep:400ms", 100*time.Millisecond)},
 		{name: "cancel while receiving", shapes: streams, loose: theServer, run: run(func(_ *testing.T, s *rpctest.Stream) []string {
 			_, err := s.Receive()
 			_, again := s.Receive()
 			return []string{eof(err), eof(again)}
-		}, "sleep:400ms", 20*time.Millisecond)},
+		}, "sleep:400ms", 100*time.Millisecond)},
 		{name: "send after the end", shapes: []core.Shape{core.ShapeBidiStream}, run: open(func(_ *testing.T, s *rpctest.Stream) []string {
 			_, err := s.Receive()
 			return []string{eof(err), eof(s.Send("more"))}
