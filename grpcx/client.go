@@ -2,11 +2,14 @@ package grpcx
 
 import (
 	"context"
+	"io"
 	"slices"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/status"
 
 	"github.com/rpcweft/weft/core"
 	"github.com/rpcweft/weft/errors"
@@ -94,7 +97,11 @@ func (c *unaryClient) Invoke(ctx context.Context, call *core.Call) error {
 	opts := append(append(c.space[:0], c.opts...),
 		grpc.Header(&c.responseHeader), grpc.Trailer(&c.responseTrailer), grpc.Peer(&c.peer))
 	defer c.Received()
-	if err := c.invoker(c.outgoing(ctx), call.Method().String(), call.Outgoing(), c.reply, c.cc, opts...); err != nil {
+	err := c.invoker(c.outgoing(ctx), call.Method().String(), call.Outgoing(), c.reply, c.cc, opts...)
+	if err == io.EOF { //nolint:errorlint // the fault of grpc that nativeStream.receive tells of; nobody is left to ask
+		return status.Error(codes.Unavailable, "the server refused the stream")
+	}
+	if err != nil {
 		return err
 	}
 	return c.SetResponse(c.reply)

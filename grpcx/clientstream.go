@@ -122,8 +122,21 @@ func (n *nativeStream) Send(msg any) error { return n.SendMsg(msg) }
 func (n *nativeStream) Receive(msg any) error {
 	n.receiving.Lock()
 	defer n.receiving.Unlock()
-	err := n.RecvMsg(msg)
+	err := n.receive(msg)
 	n.seen(err != nil || !n.Shape().ServerStreams())
+	return err
+}
+
+// receive is grpc's, but for one fault of it (v1.85): when it tries a refused stream again, and that is refused while what was
+// sent is sent once more, it returns io.EOF, as after a success. Asked again it tells why.
+func (n *nativeStream) receive(msg any) error {
+	err := n.RecvMsg(msg)
+	n.mu.Lock()
+	begun := n.known
+	n.mu.Unlock()
+	if err == io.EOF && !begun { //nolint:errorlint // grpc's own
+		err = n.RecvMsg(msg)
+	}
 	return err
 }
 
@@ -147,7 +160,7 @@ func (n *nativeStream) Header() bool {
 	// The stream is over, and grpc has stopped to watch it: only who receives learns why.
 	if n.receiving.TryLock() {
 		defer n.receiving.Unlock()
-		err := n.RecvMsg(&emptypb.Empty{}) // there is no message to fill it with
+		err := n.receive(&emptypb.Empty{}) // there is no message to fill it with
 		n.seen(true)
 		n.stream.Expire(&n.Call, err)
 	}
