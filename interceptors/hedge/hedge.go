@@ -14,12 +14,7 @@ import (
 
 	"github.com/rpcweft/weft/core"
 	"github.com/rpcweft/weft/interceptors/retry"
-)
-
-// Request and response metadata of gRPC's hedging (https://github.com/grpc/proposal/blob/master/A6-client-retries.md).
-const (
-	previousAttempts = "grpc-previous-rpc-attempts"
-	pushback         = "grpc-retry-pushback-ms"
+	"github.com/rpcweft/weft/internal/grpcretry"
 )
 
 // Options for [New]. The zero value is right.
@@ -97,7 +92,7 @@ func New(delay time.Duration, opts *Options) (core.Interceptor, error) {
 		h.Budget, _ = retry.NewBudget(100, 0.1)
 	}
 	if h.Methods == nil {
-		h.Methods = func(call *core.Call) bool { return call.Idempotency() != core.IdempotencyUnknown }
+		h.Methods = grpcretry.Idempotent
 	}
 	return h, nil
 }
@@ -193,7 +188,7 @@ func (r *race) run() (won result, err error) {
 			if won.gone || won.err == nil || r.ctx.Err() != nil || !slices.Contains(r.Codes, core.CodeOf(won.err)) {
 				return won, nil
 			}
-			wait, stop := askedFor(won.attempt)
+			wait, _, stop := grpcretry.Pushback(won.attempt)
 			if paid = r.Budget.Failure(); !paid || stop || wait > r.MaxPushback {
 				r.most = r.started
 			}
@@ -213,7 +208,7 @@ func (r *race) run() (won result, err error) {
 func (r *race) start() error {
 	attempt := r.call.NewAttempt()
 	if r.started > 0 {
-		if err := attempt.RequestHeader().Set(previousAttempts, strconv.Itoa(r.started)); err != nil {
+		if err := attempt.RequestHeader().Set(grpcretry.PreviousKey, strconv.Itoa(r.started)); err != nil {
 			return err
 		}
 	}
@@ -244,14 +239,4 @@ func (r *race) tell(end result, won bool) {
 	if r.OnAttempt != nil {
 		r.OnAttempt(r.outer, end.attempt, End{end.attempt.Attempt(), end.err, won})
 	}
-}
-
-// askedFor is what the server says about the next attempt.
-func askedFor(attempt *core.Call) (wait time.Duration, stop bool) {
-	values := attempt.ResponseTrailer().Values(pushback)
-	if len(values) == 0 {
-		return 0, false
-	}
-	ms, err := strconv.ParseInt(values[0], 10, 32)
-	return time.Duration(ms) * time.Millisecond, len(values) > 1 || err != nil || ms < 0
 }

@@ -19,16 +19,11 @@ import (
 
 	"github.com/rpcweft/weft/core"
 	"github.com/rpcweft/weft/errors"
+	"github.com/rpcweft/weft/internal/grpcretry"
 )
 
 // ErrAttemptTimeout is in the tree of the error of an attempt that took longer than [Options.AttemptTimeout]: see [errors.Is].
 var ErrAttemptTimeout = errors.New("retry: the attempt has taken too long")
-
-// Request and response metadata of gRPC's retries (https://github.com/grpc/proposal/blob/master/A6-client-retries.md).
-const (
-	previousAttempts = "grpc-previous-rpc-attempts"
-	pushback         = "grpc-retry-pushback-ms"
-)
 
 // Options for [New]. The zero value is right.
 type Options struct {
@@ -131,7 +126,7 @@ func New(attempts int, opts *Options) (core.Interceptor, error) {
 		r.MaxPushback = time.Minute
 	}
 	if r.Methods == nil {
-		r.Methods = func(call *core.Call) bool { return call.Idempotency() != core.IdempotencyUnknown }
+		r.Methods = grpcretry.Idempotent
 	}
 	if r.Budget == nil {
 		r.Budget, _ = NewBudget(100, 0.1)
@@ -155,7 +150,7 @@ func (r *retry) Intercept(ctx context.Context, call *core.Call, next core.Handle
 	for number := 1; ; number++ {
 		attempt := call.NewAttempt()
 		if number > 1 {
-			if err := attempt.RequestHeader().Set(previousAttempts, strconv.Itoa(number-1)); err != nil {
+			if err := attempt.RequestHeader().Set(grpcretry.PreviousKey, strconv.Itoa(number-1)); err != nil {
 				return err
 			}
 		}
@@ -284,12 +279,8 @@ func (r *retry) judge(ctx context.Context, attempt *core.Call, err error, late b
 
 // askedFor is what the server says about another attempt: to wait so long, exactly or at least; or to stop.
 func askedFor(attempt *core.Call, err error) (wait time.Duration, exactly, stop bool) {
-	if values := attempt.ResponseTrailer().Values(pushback); len(values) > 0 {
-		ms, problem := strconv.ParseInt(values[0], 10, 32)
-		if len(values) > 1 || problem != nil || ms < 0 {
-			return 0, false, true
-		}
-		return time.Duration(ms) * time.Millisecond, true, false
+	if wait, asked, stop := grpcretry.Pushback(attempt); asked {
+		return wait, true, stop
 	}
 	if info, ok := errors.DetailOf[*errdetails.RetryInfo](err); ok {
 		return max(0, info.GetRetryDelay().AsDuration()), false, false // saturates
